@@ -1,0 +1,1 @@
+"""Who somebody is: checkers, one portal's realm, throttling of failures."""

@@ -1,0 +1,1 @@
+"""Who lives here, and the way of a message into the spool."""

@@ -1,0 +1,1 @@
+"""Twisted's own mail interfaces to ours and back."""

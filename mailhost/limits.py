@@ -1,0 +1,48 @@
+"""Every number that bounds what a client can ask for, with the reason for its default.  `[limits]` in the configuration sets them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one listener's sessions.  Octets are octets, `*_seconds` are seconds."""
+
+    # -- what a message may be
+    message_octets: int = 50 * 1024 * 1024
+    # RFC 5321 4.5.3.1.8 wants at least 100.
+    recipients: int = 1000
+
+    # -- what a session may be
+    # RFC 5321 4.5.3.1.4 wants 512 and every extension adds some; 4,096 holds them all.
+    command_line_octets: int = 4096
+    # RFC 4954 4 asks for 12,288 in an AUTH exchange.
+    auth_line_octets: int = 12288
+    # Syntax, sequence and failed logins; never our own 4xx.
+    errors: int = 20
+    # Held while a step is under way; above it reading pauses.  Content is handed on in blocks and never counts for long.
+    unread_octets: int = 128 * 1024
+
+    # -- how many
+    connections: int = 20_000
+    connections_per_host: int = 1_000
+
+    # -- how long a silent client is waited for, by phase (RFC 5321 4.5.3.2, as the server's side; RFC 1939 3: ten minutes)
+    command_seconds: float = 300.0
+    content_seconds: float = 180.0
+    login_seconds: float = 60.0
+    pop3_idle_seconds: float = 600.0
+    # A client that does not read: so long without any progress in what we send.
+    write_seconds: float = 300.0
+    # A close that the client does not take becomes an abort.
+    close_seconds: float = 10.0
+
+    # -- how long our own parts may take; all under the five minutes in which no client gives up (RFC 5321 4.5.3.2.6: ten)
+    lookup_seconds: float = 60.0
+    commit_seconds: float = 240.0
+    # A second session of one maildrop waits so long for the first to end.
+    maildrop_wait_seconds: float = 5.0
+
+    # -- the end
+    drain_seconds: float = 30.0

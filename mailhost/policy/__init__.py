@@ -1,0 +1,1 @@
+"""Hooks that may refuse, defer or mark mail."""

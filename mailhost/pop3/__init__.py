@@ -1,0 +1,1 @@
+"""POP3, the serving side (RFC 1939)."""

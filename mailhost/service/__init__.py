@@ -1,0 +1,1 @@
+"""The running host: configuration, assembly, listeners, workers."""

@@ -1,0 +1,1 @@
+"""The default spool: an append-only log with a derived index."""

@@ -1,0 +1,1 @@
+"""Fixtures and fakes for other people's tests and ours."""

@@ -1,0 +1,1 @@
+"""How any conversation is driven on a transport, whatever its protocol."""
