@@ -1,0 +1,132 @@
+"""Mail in and mail out of one login: what the realm hands out for a spool and an address book."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from mailhost.delivery.trace import Trace, own_fields
+from mailhost.envelope import Client, Copy, Envelope, Parameters, Path
+from mailhost.interfaces import IAddressBook, IDelivery, IMaildrop, ISpool, IStagedMessage, ITransaction
+from mailhost.refusal import LoginForbidden, RelayDenied, SenderNotAllowed
+
+_Logout = Callable[[], None]
+
+# Until there is an outbound queue.
+_NO_MAIL_ELSEWHERE = "this host sends no mail elsewhere yet"
+
+
+@implementer(IDelivery)
+class SpoolDelivery:
+    """Delivery into the maildrops of one spool."""
+
+    def __init__(
+        self, spool: ISpool, book: IAddressBook, *, hostname: str, account: bytes | None, clock: IReactorTime
+    ) -> None:
+        """
+        @param account: whose login this is: it may use its own reverse-paths only.  None is anybody, and may use all.
+        @param clock: its `seconds()` are since the epoch.
+        """
+        self.spool = spool
+        self.book = book
+        self.account = account
+        self.trace = Trace(hostname, clock.seconds)
+
+    async def transaction(self, client: Client, reverse_path: Path, parameters: Parameters) -> ITransaction:
+        if self.account is not None and not await self.book.may_send_as(self.account, reverse_path):
+            raise SenderNotAllowed()
+        return SpoolTransaction(self, client, reverse_path, parameters)
+
+
+@implementer(ITransaction)
+class SpoolTransaction:
+    """One message on its way into the spool.  Nothing is held before `content()`, so there is nothing to give up."""
+
+    def __init__(self, delivery: SpoolDelivery, client: Client, reverse_path: Path, parameters: Parameters) -> None:
+        self._delivery = delivery
+        self._client = client
+        self._reverse_path = reverse_path
+        self._parameters = parameters
+        self._forward_paths: list[Path] = []
+        self._forward_parameters: list[Parameters] = []
+        self._copies: dict[str, Copy] = {}
+
+    async def recipient(self, forward_path: Path, parameters: Parameters) -> None:
+        try:
+            destinations = await self._delivery.book.resolve(forward_path)
+        except RelayDenied as refusal:
+            if self._delivery.account is None:
+                raise
+            raise RelayDenied(_NO_MAIL_ELSEWHERE, cause=refusal.cause) from refusal
+        for destination in destinations:
+            if destination.name not in self._copies:
+                fields = own_fields(self._reverse_path, forward_path)
+                self._copies[destination.name] = Copy(destination.name, fields)
+        self._forward_paths.append(forward_path)
+        self._forward_parameters.append(parameters)
+
+    async def content(self) -> IStagedMessage:
+        staged = await self._delivery.spool.stage(self._envelope(), tuple(self._copies.values()))
+        received = self._delivery.trace.received(self._client, self._parameters, self._forward_paths, staged.unique_id)
+        room = staged.write(received)
+        if room is not None:
+            try:
+                await room
+            except BaseException:  # cancelled: nobody will hold the message that was begun
+                staged.abort()
+                raise
+        return staged
+
+    def abort(self) -> None:
+        self._copies.clear()
+
+    def _envelope(self) -> Envelope:
+        return Envelope(
+            self._client,
+            self._reverse_path,
+            self._parameters,
+            tuple(self._forward_paths),
+            tuple(self._forward_parameters) if any(self._forward_parameters) else (),
+        )
+
+
+def delivery_avatars(
+    spool: ISpool, book: IAddressBook, *, hostname: str, clock: IReactorTime
+) -> Callable[[bytes | None, Client], Awaitable[tuple[IDelivery, _Logout]]]:
+    """
+    A realm's factory of IDelivery avatars: one for all anonymous logins, and one for each login of an account.
+
+    @param clock: a reactor.
+    """
+    anonymous = SpoolDelivery(spool, book, hostname=hostname, account=None, clock=clock)
+
+    async def avatar(account: bytes | None, client: Client) -> tuple[IDelivery, _Logout]:
+        if account is None:
+            return anonymous, _nothing_to_release
+        return SpoolDelivery(spool, book, hostname=hostname, account=account, clock=clock), _nothing_to_release
+
+    return avatar
+
+
+def maildrop_avatars(
+    spool: ISpool, book: IAddressBook, *, wait_seconds: float
+) -> Callable[[bytes | None, Client], Awaitable[tuple[IMaildrop, _Logout]]]:
+    """
+    A realm's factory of IMaildrop avatars.  There is none for an anonymous login.
+
+    @param wait_seconds: how long another session of the same maildrop is waited for.
+    """
+
+    async def avatar(account: bytes | None, client: Client) -> tuple[IMaildrop, _Logout]:
+        if account is None:
+            raise LoginForbidden("a maildrop needs an account")
+        maildrop = await spool.open_maildrop(book.maildrop_of(account), wait_seconds)
+        return maildrop, maildrop.release
+
+    return avatar
+
+
+def _nothing_to_release() -> None:
+    pass
