@@ -10,22 +10,23 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
-from mailhost.envelope import Client, Parameters, Path
+from mailhost.envelope import TLS, Client, Parameters, Path
 
 # RFC 5322 2.1.1: lines should have 78 characters at most.
 _LINE = 78
 # RFC 5321 4.5.3.1 allows a path 256 octets and a domain 255; what is longer is cut, so that no line can pass 998.
-_PATH = 900
+_PATH = 900  # octets
 _DOMAIN = 255
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_NO_ATOM = re.compile(r"[^A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]")
+_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")
+_NO_ATOM = re.compile(r"[^A-Za-z0-9!#$%&'*+/=?^_`{|}~-]")
 _NO_COMMENT = re.compile(r"[^\x20-\x7e]|[()\\]")
-_DOMAIN_NAME = re.compile(
-    r"(?=.{1,255}\Z)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
-)
-_LITERAL = re.compile(r"\[[A-Za-z0-9.:-]{2,100}\]")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_LITERAL = re.compile(r"\[[A-Za-z0-9.:-]+\]")
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -38,24 +39,29 @@ def own_fields(reverse_path: Path, forward_path: Path) -> bytes:
     @param forward_path: the address that the message was sent to, as the client wrote it.
     """
     return_path, delivered_to = _stated(reverse_path), _stated(forward_path)
-    return f"Return-Path: <{return_path}>\r\nDelivered-To: {delivered_to}\r\n".encode(errors="replace")
+    return f"Return-Path: <{return_path}>\r\nDelivered-To: {delivered_to}\r\n".encode()
 
 
 def _stated(path: Path) -> str:
-    return _CONTROL.sub("?", path.mailbox)[:_PATH]
+    """A path's mailbox as a field may have it: nothing that ends a line, and not too much for one."""
+    mailbox = path.mailbox
+    if len(mailbox) > 255 or not mailbox.isprintable():
+        mailbox = _CONTROL.sub("?", mailbox).encode()[:_PATH].decode(errors="ignore")
+    return mailbox
 
 
 class Trace:
-    """Writes Received fields for one host.  One for all its transactions, since it formats the date once a second."""
+    """Writes Received fields for one host.  One for all its transactions, since it remembers what is the same for many."""
 
     def __init__(self, hostname: str, seconds: Callable[[], float]) -> None:
         """
         @param seconds: since the epoch; a reactor's or a Clock's `seconds`.
         """
-        self._hostname = hostname
         self._seconds = seconds
         self._second = -1
         self._date = ""
+        # A sender has many messages: half of the work is done once for each of the last few hundred.
+        self._opening = lru_cache(maxsize=256)(partial(_opening, hostname))
 
     def received(self, client: Client, parameters: Parameters, forward_paths: Sequence[Path], unique_id: str) -> bytes:
         """
@@ -64,16 +70,13 @@ class Trace:
         The account of an authenticated client is not in it: only the keyword says that there was one.  There is no `for` clause
         for several forward-paths: it would show each of them to all (RFC 5321 7.6).
         """
-        clauses = _from(client)
-        clauses += (f"by {self._hostname}", f"with {keyword(client, parameters)}")
-        if client.tls:
-            clauses.append(f"({_NO_COMMENT.sub('?', f'{client.tls.version} {client.tls.cipher}')})")
-        clauses.append(f"id {_NO_ATOM.sub('?', unique_id)}")
+        field = self._opening(client.host, client.helo, client.tls, keyword(client, parameters))
+        clauses = [f"id {unique_id}" if _ATOM.fullmatch(unique_id) else f"id {_NO_ATOM.sub('?', unique_id)}"]
         if len(forward_paths) == 1:
             clauses.append(f"for <{_stated(forward_paths[0])}>")
         clauses[-1] += ";"
         clauses.append(self._now())
-        return _folded("Received:", clauses).encode(errors="replace")
+        return (_folded(field, clauses) + "\r\n").encode()
 
     def _now(self) -> str:
         """The time in RFC 5322's form, local with its offset, as RFC 5321 4.4 prefers it."""
@@ -103,15 +106,22 @@ def keyword(client: Client, parameters: Parameters) -> str:
     return name + ("S" if client.tls else "") + ("A" if client.account is not None else "")
 
 
-def _from(client: Client) -> list[str]:
+def _opening(hostname: str, host: str, helo: str, tls: TLS | None, protocol: str) -> str:
+    """All that comes before the id: who, by whom, and how."""
+    clauses = [*_from(host, helo), f"by {hostname}", f"with {protocol}"]
+    if tls:
+        clauses.append(f"({_NO_COMMENT.sub('?', f'{tls.version} {tls.cipher}')})")
+    return _folded("Received:", clauses)
+
+
+def _from(host: str, helo: str) -> list[str]:
     """
     The from clause: the name the client gave itself, and the address it really has.
 
     A name that is none is moved to a comment, made harmless, and the address stands in its place.
     """
-    address = f"[IPv6:{client.host}]" if ":" in client.host else f"[{client.host}]" if client.host else ""
-    helo = client.helo
-    valid = _DOMAIN_NAME.fullmatch(helo) or _LITERAL.fullmatch(helo)
+    address = f"[IPv6:{host}]" if ":" in host else f"[{host}]" if host else ""
+    valid = len(helo) <= _DOMAIN and (_DOMAIN_NAME.fullmatch(helo) or _LITERAL.fullmatch(helo))
     clauses = [f"from {helo if valid else address or 'localhost'}"]
     if address:
         clauses.append(f"({address})")
@@ -120,14 +130,14 @@ def _from(client: Client) -> list[str]:
     return clauses
 
 
-def _folded(name: str, clauses: Sequence[str]) -> str:
-    """The clauses with a space between them, or a line's end where the line would grow too long."""
-    field, line = name, len(name)
+def _folded(field: str, clauses: Sequence[str]) -> str:
+    """The field and more clauses, each after a space, or on a line of its own where the line would grow too long."""
+    line = len(field) - field.rfind("\t") - 1
     for clause in clauses:
         line += 1 + len(clause)
         if line > _LINE:
             field += "\r\n\t" + clause
-            line = 8 + len(clause)
+            line = 1 + len(clause)
         else:
             field += " " + clause
-    return field + "\r\n"
+    return field
