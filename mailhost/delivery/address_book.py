@@ -116,10 +116,13 @@ class AddressBook:
             return True
         own = self.maildrop_of(account)
         try:
+            # An account may have a domain that is not ours, when a checker has wider knowledge than the address book.
+            if self._canonical(f"{reverse_path.local_part}@{reverse_path.domain}") == own:
+                return True
             address = self._address(reverse_path)
-        except (NoSuchMaildrop, RelayDenied):
+        except (ValueError, NoSuchMaildrop, RelayDenied):
             return False
-        return address == own or own in await self._residents(address)
+        return own in await self._residents(address)
 
     # -- who
 
