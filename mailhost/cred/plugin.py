@@ -53,6 +53,9 @@ class PasswdCheckerFactory:
         return PasswdChecker(os.path.join(directory, argument), observer=_log)
 
 
+passwd = PasswdCheckerFactory()
+
+
 def _log(event: Event) -> None:
     """Where no host observes the checker, trouble must still be seen."""
     from twisted.logger import Logger

@@ -1,5 +1,5 @@
 """Names the checker factories that this package adds to `--auth`; all else is imported when one is used."""
 
-from mailhost.cred.plugin import PasswdCheckerFactory
+from mailhost.cred.plugin import passwd
 
-passwd_checker_factory = PasswdCheckerFactory()
+__all__ = ["passwd"]
