@@ -1,0 +1,68 @@
+"""Makes POP3 conversations: `endpoint.listen(POP3Factory(...))`."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
+
+from mailhost.envelope import Client
+from mailhost.events import Observer, unobserved
+from mailhost.interfaces import ILogin
+from mailhost.limits import Limits
+from mailhost.pop3 import replies
+from mailhost.pop3.session import Session
+from mailhost.wire.conversation import Output
+from mailhost.wire.factory import ConversationFactory
+
+
+class POP3Factory(ConversationFactory):
+    """One POP3 listener."""
+
+    def __init__(
+        self,
+        *,
+        login: ILogin,
+        hostname: str,
+        clock: IReactorTime,
+        limits: Limits | None = None,
+        observer: Observer = unobserved,
+        listener: str = "pop3",
+        tls: IOpenSSLServerConnectionCreator | None = None,
+        implicit_tls: bool = False,
+        plaintext_login: bool = False,
+    ) -> None:
+        """
+        @param login: whose avatars are IMaildrop.
+        @param hostname: said in the greeting.
+        @param clock: the reactor.
+        @param tls: for STLS; None offers none.
+        @param implicit_tls: the endpoint speaks TLS from the first octet (RFC 8314 3.2).
+        @param plaintext_login: take passwords without TLS too.
+        """
+        super().__init__(
+            clock=clock,
+            limits=limits,
+            observer=observer,
+            listener=listener,
+            protocol="pop3",
+            tls=tls,
+            implicit_tls=implicit_tls,
+        )
+        self._login = login
+        self._greeting = replies.greeting(hostname)
+        self._plaintext_login = plaintext_login
+
+    def session(self, out: Output, client: Client) -> Session:
+        return Session(
+            out,
+            client,
+            login=self._login,
+            greeting=self._greeting,
+            limits=self.limits,
+            observer=self.observer,
+            clock=self.clock,
+            stls=self.tls is not None and not self.implicit_tls,
+            plaintext_login=self._plaintext_login,
+        )
+
+    def too_many(self) -> bytes:
+        return replies.TOO_MANY_CONNECTIONS.octets

@@ -1,0 +1,453 @@
+"""
+One POP3 conversation with no transport in sight (RFC 1939, 2449, 2595, 3206, 5034).
+
+A session is in one of RFC 1939's states:
+
+    AUTHORIZATION  nobody has logged in; STLS forgets the name that USER gave
+    TRANSACTION    one maildrop is ours; DELE only marks
+    UPDATE         QUIT was read in TRANSACTION: the marked messages are being removed, whether the client waits for it or not
+
+However else it ends, nothing is removed.  Every end after a login logs out, once.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any, NamedTuple
+
+from twisted.cred.credentials import UsernamePassword
+from twisted.internet.interfaces import IReactorTime
+
+from mailhost import sasl
+from mailhost.envelope import TLS, Client
+from mailhost.events import Bug, MessageRetrieved, MessagesDeleted, Observer, SessionEnded, Trouble
+from mailhost.interfaces import IContent, ILoggedIn, ILogin, IMaildrop, Listing
+from mailhost.limits import Limits
+from mailhost.octets import BareLineFeed, LineTooLong, Unread
+from mailhost.pop3 import grammar, listings, replies
+from mailhost.pop3.replies import Reply
+from mailhost.pop3.retrieval import BLOCK_OCTETS, Top, read
+from mailhost.refusal import LoginFailed, NoSuchMessage, Refusal
+from mailhost.wire.conversation import Output
+
+_SLICE_OCTETS = 128 * 1024  # of a long listing, written at once
+
+
+class State(enum.Enum):
+    """The states of RFC 1939 3."""
+
+    AUTHORIZATION = "nobody has logged in"
+    TRANSACTION = "a maildrop is ours"
+    UPDATE = "QUIT is removing what was marked"
+
+
+class Command(NamedTuple):
+    """A row of the table at the end."""
+
+    run: Callable[[Session, bytes], Coroutine[Any, Any, Reply]]
+    allowed_in: Collection[State]
+
+
+class Session:
+    """See the module, and `mailhost.wire.conversation.Session` for what a conversation asks of it."""
+
+    def __init__(
+        self,
+        out: Output,
+        client: Client,
+        *,
+        login: ILogin,
+        greeting: Reply,
+        limits: Limits,
+        observer: Observer,
+        clock: IReactorTime,
+        stls: bool,
+        plaintext_login: bool,
+    ) -> None:
+        """
+        @param stls: TLS can be started.
+        @param plaintext_login: passwords are taken without TLS too; for loopback and tests.
+        """
+        self._out = out
+        self._client = client
+        self._login = login
+        self._greeting = greeting
+        self._limits = limits
+        self._observer = observer
+        self._clock = clock
+        self._stls = stls
+        self._plaintext_login = plaintext_login
+
+        self.state = State.AUTHORIZATION
+        self._username: bytes | None = None  # between USER and PASS
+        self._exchange: sasl.Exchange | None = None  # while a SASL response is waited for
+        self._logged_in: ILoggedIn | None = None
+        self._maildrop: IMaildrop
+        self._listing: Listing | None = None
+        self._deleted: set[int] = set()
+        self._deleted_octets = 0
+        self._amid_reply = False  # the first octets of a long reply have left and its end has not
+        self._errors = 0
+        self._began = clock.seconds()
+        self._retrieved = 0
+        self._why = ""
+
+    # -- what a conversation asks
+
+    @property
+    def patience_seconds(self) -> float:
+        # RFC 1939 3 gives ten minutes to a client that has something to lose; one that never logs in holds a connection only.
+        if self.state is State.AUTHORIZATION:
+            return self._limits.login_seconds
+        return self._limits.pop3_idle_seconds
+
+    @property
+    def step_seconds(self) -> float:
+        if self.state is State.AUTHORIZATION:
+            # A login keeps its own limits: the delay that is due, then the look-up.  This one is for a login that does not.
+            return self._limits.login_seconds + self._limits.lookup_seconds
+        return self._limits.commit_seconds if self.state is State.UPDATE else self._limits.lookup_seconds
+
+    @property
+    def may_be_cut(self) -> bool:
+        return self.state is not State.UPDATE
+
+    @property
+    def between_commands(self) -> bool:
+        return self._exchange is None
+
+    async def greeting(self) -> Reply:
+        return self._greeting
+
+    def next_step(self, unread: Unread) -> Coroutine[Any, Any, Reply] | None:
+        try:
+            line = unread.take_line(self._longest_line)
+        except LineTooLong:
+            return self._no_line(replies.LINE_TOO_LONG)
+        except BareLineFeed:
+            # A line that ends where one client means it and another does not is nobody's command.
+            return self._no_line(replies.BARE_LINE_FEED)
+        if line is None:
+            return None
+        if self._exchange is not None:
+            return self._respond(line)
+        return self._answer(line)
+
+    def bug(self, failure: BaseException) -> Reply:
+        self._observer(Bug("pop3", failure, self._client))
+        if self._amid_reply:
+            return replies.BROKEN_OFF
+        return replies.NOT_REMOVED if self.state is State.UPDATE else replies.BUG
+
+    def injected(self) -> Reply:
+        self._why = "injected"
+        return replies.INJECTED
+
+    def timed_out(self) -> bytes:
+        return b""  # RFC 1939 3: without a response
+
+    def draining(self) -> bytes:
+        # The client takes it for the answer to its next command, so that none of its QUITs seems to have succeeded.
+        return replies.DRAINING.octets
+
+    def tls_started(self) -> None:
+        self._username = None
+
+    def tls_established(self, tls: TLS) -> None:
+        self._client = self._client._replace(tls=tls)
+
+    def ended(self, why: str) -> None:
+        self._log_out()
+        self._observer(
+            SessionEnded(
+                self._client,
+                self._clock.seconds() - self._began,
+                self._why or why,
+                self._retrieved,
+                self._out.octets_in,
+                self._out.octets_out,
+            )
+        )
+
+    # -- one line
+
+    @property
+    def _longest_line(self) -> int:
+        # RFC 5034 4: no limit of RFC 2449 holds for AUTH and its responses.
+        limits = self._limits
+        return limits.auth_line_octets if self.state is State.AUTHORIZATION else limits.command_line_octets
+
+    async def _answer(self, line: bytes) -> Reply:
+        keyword, _, argument = line.partition(b" ")
+        command = _COMMANDS.get(keyword) or _COMMANDS.get(keyword.upper())
+        if command is None:
+            return self._error(replies.UNKNOWN_COMMAND)
+        if self.state not in command.allowed_in:
+            return self._error(replies.OUT_OF_STATE)
+        try:
+            return await command.run(self, argument)
+        except Refusal as refusal:
+            return self._refused(refusal)
+
+    async def _respond(self, line: bytes) -> Reply:
+        """A response of a SASL exchange (RFC 5034 4)."""
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        if line == b"*":
+            return replies.CANCELLED
+        try:
+            return await self._go_on_with(exchange, sasl.decode(line))
+        except Refusal as refusal:
+            return self._refused(refusal)
+
+    async def _no_line(self, reply: Reply) -> Reply:
+        self._exchange = None
+        return self._error(reply)
+
+    def _refused(self, refusal: Refusal) -> Reply:
+        if self._amid_reply:
+            self._trouble("a message was broken off", refusal)
+            return replies.BROKEN_OFF
+        reply = replies.refused(refusal)
+        return self._error(reply) if isinstance(refusal, _ERRORS) else reply
+
+    def _error(self, reply: Reply) -> Reply:
+        """A client's mistake: after too many of them it is sent away."""
+        self._errors += 1
+        if self._errors < self._limits.errors:
+            return reply
+        self._why = "errors"
+        return replies.TOO_MANY_ERRORS
+
+    def _trouble(self, what: str, refusal: Refusal) -> None:
+        cause = type(refusal).__name__ if refusal.cause is None else refusal.cause
+        self._observer(Trouble(f"{self._client.session}: {what}", cause))
+
+    # -- AUTHORIZATION and both
+
+    async def _capa(self, argument: bytes) -> Reply:
+        grammar.nothing(argument)
+        stls = self._stls and self._client.tls is None and self.state is State.AUTHORIZATION
+        return replies.capabilities(self._mechanisms(), stls=stls)
+
+    async def _start_tls(self, argument: bytes) -> Reply:
+        grammar.nothing(argument)
+        if self._client.tls is not None:
+            return self._error(replies.TLS_IS_UP)
+        return replies.START_TLS if self._stls else replies.NOT_OFFERED
+
+    async def _user(self, argument: bytes) -> Reply:
+        self._username = None
+        if b"PLAIN" not in self._mechanisms():
+            return self._no_password()
+        self._username = grammar.username(argument)
+        return replies.SEND_PASS
+
+    async def _pass(self, argument: bytes) -> Reply:
+        username, self._username = self._username, None
+        if b"PLAIN" not in self._mechanisms():
+            return self._no_password()
+        if username is None:
+            return self._error(replies.USER_FIRST)
+        return await self._log_in(UsernamePassword(username, argument))
+
+    async def _auth(self, argument: bytes) -> Reply:
+        if not argument or argument.isspace():
+            return replies.mechanism_list(self._mechanisms())
+        self._username = None
+        name, initial = grammar.mechanism(argument)
+        if name not in self._mechanisms():
+            return self._no_password() if name == b"PLAIN" else replies.NO_SUCH_MECHANISM
+        exchange = sasl.begin(name)
+        if exchange is None:
+            return replies.NO_SUCH_MECHANISM
+        return await self._go_on_with(exchange, None if initial is None else sasl.decode(initial))
+
+    async def _go_on_with(self, exchange: sasl.Exchange, response: bytes | None) -> Reply:
+        answer = exchange.respond(response)
+        if isinstance(answer, sasl.Challenge):
+            self._exchange = exchange
+            return replies.challenge(answer.octets)
+        return await self._log_in(answer)
+
+    async def _log_in(self, credentials: Any) -> Reply:
+        logged_in = await self._login.log_in(credentials, self._client)
+        self._logged_in = logged_in
+        self._maildrop = logged_in.avatar
+        self._client = self._client._replace(account=logged_in.account)
+        self.state = State.TRANSACTION
+        return replies.LOGGED_IN
+
+    def _mechanisms(self) -> Sequence[bytes]:
+        """LOGIN is obsolete, and where it could be used so can USER and PASS, which every client has."""
+        protected = self._plaintext_login or self._client.tls is not None
+        return [name for name in self._login.mechanisms(protected) if name != b"LOGIN"]
+
+    def _no_password(self) -> Reply:
+        """A password was offered where none is taken: say what would help."""
+        if b"PLAIN" not in self._login.mechanisms(True):
+            return replies.NO_PASSWORDS
+        return self._error(replies.TLS_FIRST if self._stls else replies.TLS_ONLY)
+
+    def _log_out(self) -> None:
+        logged_in, self._logged_in = self._logged_in, None
+        if logged_in is not None:
+            self._maildrop.release()
+            logged_in.log_out()
+
+    # -- TRANSACTION
+
+    async def _noop(self, argument: bytes) -> Reply:
+        grammar.nothing(argument)
+        return replies.DONE
+
+    async def _stat(self, argument: bytes) -> Reply:
+        grammar.nothing(argument)
+        messages, octets = self._maildrop.totals
+        return replies.status(messages - len(self._deleted), octets - self._deleted_octets)
+
+    async def _list(self, argument: bytes) -> Reply:
+        number = grammar.optional_message_number(argument)
+        if number is None:
+            return await self._long(listings.scan_listings(await self._listed(), self._deleted))
+        self._check(number)
+        listing = await self._listed()
+        return replies.message_octets(number, listing.octets[number - 1])
+
+    async def _uidl(self, argument: bytes) -> Reply:
+        number = grammar.optional_message_number(argument)
+        if number is None:
+            return await self._long(listings.unique_id_listings(await self._listed(), self._deleted))
+        self._check(number)
+        listing = await self._listed()
+        return replies.message_unique_id(number, listing.unique_ids[number - 1])
+
+    async def _dele(self, argument: bytes) -> Reply:
+        number = grammar.message_number(argument)
+        self._check(number)
+        listing = await self._listed()
+        self._deleted.add(number)
+        self._deleted_octets += listing.octets[number - 1]
+        return replies.DELETED
+
+    async def _rset(self, argument: bytes) -> Reply:
+        grammar.nothing(argument)
+        self._deleted.clear()
+        self._deleted_octets = 0
+        return replies.UNMARKED
+
+    async def _retr(self, argument: bytes) -> Reply:
+        number = grammar.message_number(argument)
+        self._check(number)
+        content = await self._maildrop.content(number)
+        listing = await self._listed()
+        reply = await self._send(content, replies.octets_follow(content.octets), None)
+        self._retrieved += 1
+        self._observer(MessageRetrieved(self._client, listing.unique_ids[number - 1], content.octets))
+        return reply
+
+    async def _top(self, argument: bytes) -> Reply:
+        number, lines = grammar.message_number_and_lines(argument)
+        self._check(number)
+        content = await self._maildrop.content(number)
+        return await self._send(content, replies.TOP_FOLLOWS, Top(content.header_octets, lines))
+
+    def _check(self, number: int) -> None:
+        """@raise NoSuchMessage: not the number of a message that is there and not marked."""
+        if not 1 <= number <= self._maildrop.totals.messages or number in self._deleted:
+            raise NoSuchMessage
+
+    async def _listed(self) -> Listing:
+        if self._listing is None:
+            self._listing = await self._maildrop.listing()
+        return self._listing
+
+    async def _long(self, octets: bytes) -> Reply:
+        """A reply that was made in one piece and leaves in several, as the client takes them."""
+        start = 0
+        while len(octets) - start > _SLICE_OCTETS:
+            await self._write(octets[start : start + _SLICE_OCTETS])
+            start += _SLICE_OCTETS
+        self._amid_reply = False
+        return Reply(octets[start:] if start else octets)
+
+    async def _send(self, content: IContent, first_line: bytes, top: Top | None) -> Reply:
+        """Content, or its top, behind its first line."""
+        left = content.wire_octets
+        block = await read(content, 0, min(left, BLOCK_OCTETS))
+        if left <= BLOCK_OCTETS:
+            return Reply(b"".join((first_line, block if top is None else top.passing(block), replies.END)))
+        await self._write(first_line)
+        offset = 0
+        while True:
+            await self._write(block if top is None else top.passing(block))
+            offset += len(block)
+            if offset == left or (top is not None and top.ended):
+                break
+            block = await read(content, offset, min(left - offset, BLOCK_OCTETS))
+        self._amid_reply = False
+        return replies.END_OF_MESSAGE
+
+    async def _write(self, octets: bytes) -> None:
+        self._amid_reply = True
+        room = self._out.write(octets)
+        if room is not None:
+            await room
+
+    # -- UPDATE
+
+    async def _quit(self, argument: bytes) -> Reply:
+        grammar.nothing(argument)
+        self._why = "quit"
+        if self.state is State.AUTHORIZATION:
+            return replies.GOODBYE
+        self.state = State.UPDATE
+        try:
+            if self._deleted:
+                await self._remove(sorted(self._deleted))
+        except Refusal as refusal:
+            self._trouble("nothing was removed at QUIT", refusal)
+            return replies.NOT_REMOVED
+        finally:
+            # Before the reply: a client that has it may log in again at once.
+            self._log_out()
+        return replies.GOODBYE
+
+    async def _remove(self, deleted: list[int]) -> None:
+        listing = await self._listed()
+        await self._maildrop.update(deleted)
+        self._observer(MessagesDeleted(self._client, tuple(listing.unique_ids[number - 1] for number in deleted)))
+
+
+async def _not_offered(session: Session, argument: bytes) -> Reply:
+    """An optional command: asking for it is no mistake."""
+    return replies.NOT_OFFERED
+
+
+_ERRORS = (grammar.BadSyntax, sasl.Malformed, LoginFailed)
+"""Refusals that count as a client's mistakes."""
+
+_AUTHORIZATION = (State.AUTHORIZATION,)
+_TRANSACTION = (State.TRANSACTION,)
+_BOTH = (State.AUTHORIZATION, State.TRANSACTION)
+
+_COMMANDS = {
+    b"CAPA": Command(Session._capa, _BOTH),
+    b"STLS": Command(Session._start_tls, _AUTHORIZATION),
+    b"USER": Command(Session._user, _AUTHORIZATION),
+    b"PASS": Command(Session._pass, _AUTHORIZATION),
+    b"AUTH": Command(Session._auth, _AUTHORIZATION),
+    b"APOP": Command(_not_offered, _BOTH),
+    b"LANG": Command(_not_offered, _BOTH),
+    b"UTF8": Command(_not_offered, _BOTH),
+    b"NOOP": Command(Session._noop, _TRANSACTION),
+    b"STAT": Command(Session._stat, _TRANSACTION),
+    b"LIST": Command(Session._list, _TRANSACTION),
+    b"UIDL": Command(Session._uidl, _TRANSACTION),
+    b"RETR": Command(Session._retr, _TRANSACTION),
+    b"TOP": Command(Session._top, _TRANSACTION),
+    b"DELE": Command(Session._dele, _TRANSACTION),
+    b"RSET": Command(Session._rset, _TRANSACTION),
+    b"QUIT": Command(Session._quit, _BOTH),
+}
