@@ -526,6 +526,18 @@ class SessionContract(SpoolTestCase):
         maildrop.release()
         assert await self.contents() == [MESSAGE.upper()]
 
+    async def test_snapshot_after_update(self) -> None:
+        """To the end of the session every number means what it meant, also after messages were removed."""
+        contents = [b"Subject: %d\r\n\r\n" % number for number in range(3)]
+        for content in contents:
+            await self.deliver(content)
+        maildrop = await self.opened()
+        begun = await maildrop.content(1)
+        await maildrop.update([1, 2])
+        assert await read_all(begun) == contents[0]
+        assert await read_all(await maildrop.content(3)) == contents[2]
+        assert maildrop.totals.messages == 3
+
     async def test_update_in_one_maildrop(self) -> None:
         """What one maildrop deletes stays in the others that got the same message."""
         await self.deliver(MESSAGE, Copy(ANN, b""), Copy(BOB, b""))
