@@ -63,7 +63,7 @@ class Login:
     async def log_in(self, credentials: Any, client: Client) -> ILoggedIn:
         if IAnonymous.providedBy(credentials):
             return await self._shielded(self._admitted(credentials, client), lambda: None)
-        account = octets(getattr(credentials, "username", b""))[:255]
+        account = (_username(credentials) or b"")[:255]
         try:
             await self._throttle.turn(account, client.host)
         except Refusal as refusal:
@@ -163,5 +163,10 @@ def _account_of(logout: object, credentials: Any) -> bytes | None:
     if hasattr(logout, "account"):
         account: bytes | None = logout.account
         return account
+    return _username(credentials)
+
+
+def _username(credentials: Any) -> bytes | None:
+    """None for a kind without names, or before a challenge was answered."""
     username = getattr(credentials, "username", None)
     return octets(username) if username is not None else None
