@@ -21,13 +21,13 @@ class BadSyntax(Refusal):
 
 
 def nothing(argument: bytes) -> None:
-    if argument and not argument.isspace():
+    if argument.strip(b" "):
         raise BadSyntax("no argument is allowed here")
 
 
 def message_number(argument: bytes) -> int:
     """RETR and DELE.  The number need not be any message's."""
-    arguments = argument.split()
+    arguments = _words(argument)
     if len(arguments) != 1:
         raise BadSyntax("one message-number is wanted")
     return _number(arguments[0])
@@ -35,12 +35,12 @@ def message_number(argument: bytes) -> int:
 
 def optional_message_number(argument: bytes) -> int | None:
     """LIST and UIDL: None asks for all messages."""
-    return message_number(argument) if argument and not argument.isspace() else None
+    return message_number(argument) if argument.strip(b" ") else None
 
 
 def message_number_and_lines(argument: bytes) -> tuple[int, int]:
     """TOP."""
-    arguments = argument.split()
+    arguments = _words(argument)
     if len(arguments) != 2:
         raise BadSyntax("a message-number and a number of lines are wanted")
     return _number(arguments[0]), _number(arguments[1])
@@ -63,10 +63,14 @@ def mechanism(argument: bytes) -> tuple[bytes, bytes | None]:
 
     @return: the mechanism's name in upper case, and the initial response, still in base64; None if there is none.
     """
-    arguments = argument.split()
+    arguments = _words(argument)
     if not 1 <= len(arguments) <= 2:
         raise BadSyntax("a mechanism is wanted, and an initial response at most")
     return arguments[0].upper(), arguments[1] if len(arguments) == 2 else None
+
+
+def _words(argument: bytes) -> list[bytes]:
+    return [word for word in argument.split(b" ") if word]
 
 
 def _number(digits: bytes) -> int:

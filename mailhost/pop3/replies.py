@@ -175,5 +175,6 @@ def refused(why: Refusal) -> Reply:
 
 
 def _one_line(detail: str) -> bytes:
-    octets = detail.encode("ascii", "replace")[:_DETAIL_OCTETS]
-    return b" ".join(octets.split())
+    """Printable ASCII, whatever it was."""
+    words = "".join(character if character.isprintable() else " " for character in detail[:_DETAIL_OCTETS]).split()
+    return " ".join(words).encode("ascii", "replace")

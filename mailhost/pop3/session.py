@@ -91,7 +91,7 @@ class Session:
         self._errors = 0
         self._began = clock.seconds()
         self._retrieved = 0
-        self._why = ""
+        self._why = "closed"  # why we closed, if we did
 
     # -- what a conversation asks
 
@@ -137,7 +137,7 @@ class Session:
     def bug(self, failure: BaseException) -> Reply:
         self._observer(Bug("pop3", failure, self._client))
         if self._amid_reply:
-            return replies.BROKEN_OFF
+            return self._broken_off()
         return replies.NOT_REMOVED if self.state is State.UPDATE else replies.BUG
 
     def injected(self) -> Reply:
@@ -163,7 +163,7 @@ class Session:
             SessionEnded(
                 self._client,
                 self._clock.seconds() - self._began,
-                self._why or why,
+                self._why if why == "closed" else why,
                 self._retrieved,
                 self._out.octets_in,
                 self._out.octets_out,
@@ -208,9 +208,13 @@ class Session:
     def _refused(self, refusal: Refusal) -> Reply:
         if self._amid_reply:
             self._trouble("a message was broken off", refusal)
-            return replies.BROKEN_OFF
+            return self._broken_off()
         reply = replies.refused(refusal)
         return self._error(reply) if isinstance(refusal, _ERRORS) else reply
+
+    def _broken_off(self) -> Reply:
+        self._why = "broken off"
+        return replies.BROKEN_OFF
 
     def _error(self, reply: Reply) -> Reply:
         """A client's mistake: after too many of them it is sent away."""
@@ -253,7 +257,7 @@ class Session:
         return await self._log_in(UsernamePassword(username, argument))
 
     async def _auth(self, argument: bytes) -> Reply:
-        if not argument or argument.isspace():
+        if not argument.strip(b" "):
             return replies.mechanism_list(self._mechanisms())
         self._username = None
         name, initial = grammar.mechanism(argument)
