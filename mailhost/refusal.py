@@ -108,6 +108,10 @@ class LoginUnavailable(TemporaryRefusal):
     """The checker or the realm could not answer; the password may well be right."""
 
 
+class LoginRequired(Refusal):
+    """Nobody is served here who has not logged in."""
+
+
 class LoginForbidden(Refusal):
     """Right credentials, but this account may not use this service."""
 
