@@ -1,0 +1,212 @@
+"""
+The wiring: which part is given to which.  Read `Assembly._wiring` from top to bottom and you have read how a mail host is put together.
+
+Everything that runs a host comes here: twistd's plugins, `mailhost run`, and applications by `mailhost.embed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+
+from mailhost.cred.chain import build_portal
+from mailhost.cred.login import Login
+from mailhost.cred.passwd import PasswdChecker
+from mailhost.cred.realm import AvatarFactory, MailRealm
+from mailhost.cred.throttle import Throttle
+from mailhost.delivery.address_book import AddressBook
+from mailhost.delivery.avatar import delivery_avatars, maildrop_avatars
+from mailhost.events import Observer, unobserved
+from mailhost.interfaces import IAddressBook, IDelivery, ILogin, IMaildrop, ISpool
+from mailhost.pop3.factory import POP3Factory
+from mailhost.service.certificates import ServerCertificate
+from mailhost.service.checkers import accounts_of, make_checkers
+from mailhost.service.config import Config, ConfigError, Listen
+from mailhost.service.host import MailHost, Wiring
+from mailhost.service.listen import Door, SessionFactory
+from mailhost.smtp.factory import SMTPFactory
+from mailhost.spool.memory import MemorySpool
+
+MAIL_IN = frozenset({"smtp", "submission"})
+MAIL_OUT = frozenset({"pop3"})
+EVERYTHING = MAIL_IN | MAIL_OUT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """Parts that an application brings; None is made as the configuration says."""
+
+    spool: ISpool | None = None
+    checkers: Sequence[ICredentialsChecker] | None = None
+    portal: Portal | None = None
+    address_book: IAddressBook | None = None
+    delivery: AvatarFactory | None = None
+    """Makes IDelivery avatars."""
+    maildrop: AvatarFactory | None = None
+    """Makes IMaildrop avatars."""
+
+
+class Assembly:
+    """Makes a host of a configuration, and makes it anew, but for spool and ports, when that changes."""
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        observer: Observer = unobserved,
+        protocols: frozenset[str] = EVERYTHING,
+        given: Given | None = None,
+    ) -> None:
+        """@param protocols: only their listeners are served."""
+        self.observer = observer
+        self._reactor = reactor
+        self._protocols = protocols
+        self._given = given or Given()
+        self._throttle = Throttle(reactor)
+
+    def host(self, config: Config) -> MailHost:
+        """
+        Opens nothing but certificates and listens nowhere: that is for the service's start.
+
+        @raise ConfigError: parts that do not fit together.
+        @raise CertificateError: a certificate that cannot be used.
+        """
+        spool = self._given.spool or self._spool(config)
+        host = MailHost(reactor=self._reactor, spool=spool, wiring=self._wiring(config, spool), observer=self.observer)
+        self.config = config
+        return host
+
+    async def reload(self, host: MailHost, config: Config) -> list[str]:
+        """
+        Give a running host another configuration.
+
+        @return: the keys that only another start can change.
+        @raise Exception: as `host` does, and CannotListen, and what checkers raise; nothing has changed then.
+        """
+        unchanged = [key for key in ("spool", "workers", "log") if getattr(config, key) != getattr(self.config, key)]
+        await host.change(self._wiring(config, host.spool))
+        self.config = config
+        return unchanged
+
+    def _wiring(self, config: Config, spool: ISpool) -> Wiring:
+        given = self._given
+        checkers = given.checkers if given.checkers is not None else make_checkers(config)
+        book = given.address_book or _address_book(config, checkers)
+        realm = MailRealm(
+            {
+                IDelivery: given.delivery
+                or delivery_avatars(spool, book, hostname=config.hostname, clock=self._reactor),
+                IMaildrop: given.maildrop
+                or maildrop_avatars(spool, book, wait_seconds=config.limits.maildrop_wait_seconds),
+            }
+        )
+        portal = given.portal or build_portal(realm, checkers, self.observer)
+        mail_in = self._login(portal, IDelivery, config)
+        mail_out = self._login(portal, IMaildrop, config)
+        certificate = self._certificate(config)
+
+        doors = [
+            self._door(listen, config, mail_in if listen.protocol in MAIL_IN else mail_out, certificate)
+            for listen in config.listen
+            if listen.protocol in self._protocols
+        ]
+        if not doors and config.listen:
+            raise ConfigError(f"no [[listen]] is for {' or '.join(sorted(self._protocols))}")
+        return Wiring(doors, *self._lives(checkers, certificate))
+
+    def _spool(self, config: Config) -> ISpool:
+        directory = config.spool_directory
+        if directory is None:
+            return MemorySpool(reactor=self._reactor, observer=self.observer)
+        from mailhost.spool.log.spool import LogSpool
+
+        return LogSpool(directory, reactor=self._reactor, observer=self.observer)
+
+    def _login(self, portal: Portal, interface: Any, config: Config) -> ILogin:
+        return Login(
+            portal,
+            interface,
+            reactor=self._reactor,
+            observer=self.observer,
+            throttle=self._throttle,
+            limits=config.limits,
+        )
+
+    def _certificate(self, config: Config) -> ServerCertificate | None:
+        if config.tls is None:
+            return None
+        return ServerCertificate(
+            config.path(config.tls.certificate), config.path(config.tls.private_key), self.observer
+        )
+
+    def _door(self, listen: Listen, config: Config, login: ILogin, certificate: ServerCertificate | None) -> Door:
+        implicit = listen.tls == "implicit"
+        make = _PROTOCOLS[listen.protocol]
+        factory = make(
+            login=login,
+            hostname=config.hostname,
+            limits=listen.limits,
+            observer=self.observer,
+            clock=self._reactor,
+            listener=listen.name,
+            tls=certificate if listen.tls == "starttls" else None,
+            implicit_tls=implicit,
+            plaintext_login=listen.plaintext_login,
+        )
+        return Door(listen.name, listen.endpoint, factory, certificate if implicit else None)
+
+    def _lives(
+        self, checkers: Sequence[ICredentialsChecker], certificate: ServerCertificate | None
+    ) -> tuple[list[_Call], list[_Call]]:
+        """What to call at the start and at the end."""
+        starting: list[_Call] = []
+        stopped: list[_Call] = []
+        for checker in checkers:
+            if isinstance(checker, PasswdChecker):
+                checker.use(in_thread=self._in_thread, observer=self.observer)
+                starting.append(checker.reload)
+        if certificate is not None:
+            starting.append(lambda: certificate.watch(self._reactor))
+            stopped.append(certificate.unwatch)
+        return starting, stopped
+
+    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *arguments)
+
+
+_Call = Callable[[], Awaitable[object] | None]
+
+
+def _address_book(config: Config, checkers: Sequence[ICredentialsChecker]) -> IAddressBook:
+    try:
+        return AddressBook(
+            config.domains,
+            accounts_of(checkers),
+            hostname=config.hostname,
+            aliases=config.aliases,
+            catch_all=config.catch_all,
+            postmaster=config.postmaster,
+        )
+    except ValueError as error:
+        raise ConfigError(f"domains, aliases, catch_all or postmaster: {error}") from None
+
+
+def _smtp(**arguments: Any) -> SessionFactory:
+    return SMTPFactory(protocol="smtp", **arguments)
+
+
+def _submission(**arguments: Any) -> SessionFactory:
+    return SMTPFactory(protocol="submission", auth=True, **arguments)
+
+
+def _pop3(**arguments: Any) -> SessionFactory:
+    return POP3Factory(**arguments)
+
+
+_PROTOCOLS: dict[str, Callable[..., SessionFactory]] = {"smtp": _smtp, "submission": _submission, "pop3": _pop3}
