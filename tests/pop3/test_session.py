@@ -317,6 +317,30 @@ class TestLogin:
         assert PLAIN.decode() not in repr(host.events)
 
 
+class TestTLS:
+    def test_octets_behind_stls_are_not_taken_for_protected_ones(self) -> None:
+        """CVE-2011-0411, told for POP3: the client is told off, and TLS does not begin."""
+        host = Host(tls=TLS_CREATOR)
+        transport = host.connect()
+        said = ask(transport, b"STLS\r\nUSER mallory\r\nPASS x\r\n")
+        assert said == b"-ERR nothing may follow STLS before TLS is up\r\n"
+        assert transport.closing
+        assert transport.tls is None
+        assert host.login.clients == []
+
+    def test_implicit(self) -> None:
+        """The greeting follows the handshake, passwords are taken, STLS is not offered (RFC 8314 3.2)."""
+        host = Host(implicit_tls=True, plaintext_login=False)
+        transport = host.connect()
+        transport.finish_handshake()
+        assert transport.take() == b"+OK pop.example.test ready\r\n"
+        said = ask(transport, b"CAPA\r\n")
+        assert b"\r\nUSER\r\nSASL PLAIN\r\n" in said
+        assert b"STLS" not in said
+        assert ask(transport, b"STLS\r\n") == b"-ERR TLS is up already\r\n"
+        assert ask(transport, CREDENTIALS).endswith(b"+OK logged in\r\n")
+
+
 class TestListingTrouble:
     @pytest.mark.parametrize("command", [b"LIST", b"LIST 1", b"UIDL", b"UIDL 1", b"DELE 1", b"RETR 1"])
     def test_a_late_answer(self, command: bytes) -> None:
