@@ -1,0 +1,137 @@
+"""
+Where things are in a spool's directory, and whether we may use it at all.
+
+    VERSION         "mailhost log spool 1"
+    segments/       <id>.seg
+    staging/        <id>: large messages on their way in
+    index.sqlite3   derived; may be deleted with -wal and -shm while no host runs
+    locks/          one file per maildrop id, and `catalogue` for whoever changes names; never unlinked
+    quarantine/     what was cut off or fenced, for a person to look at
+"""
+
+from __future__ import annotations
+
+import os
+
+from mailhost.refusal import SpoolUnavailable
+from mailhost.spool.files import Files
+
+_VERSION = b"mailhost log spool 1\n"
+_SEGMENT = ".seg"
+
+# flock() and mmap() over a network hold between the processes of one machine at best, and a sync may only reach another's memory.
+_NETWORK = frozenset(
+    (
+        *(
+            "nfs",
+            "nfs4",
+            "cifs",
+            "smb3",
+            "smbfs",
+            "9p",
+            "virtiofs",
+            "afs",
+            "ceph",
+            "lustre",
+            "glusterfs",
+            "gpfs",
+            "ocfs2",
+            "gfs2",
+        ),
+        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.davfs2", "fuse.rclone", "fuse.gcsfuse"),
+    )
+)
+
+
+class Layout:
+    """The paths of one spool."""
+
+    def __init__(self, files: Files, root: str) -> None:
+        self._files = files
+        self.root = os.path.abspath(root)
+        self.segments = os.path.join(self.root, "segments")
+        self.staging = os.path.join(self.root, "staging")
+        self.locks = os.path.join(self.root, "locks")
+        self.quarantine = os.path.join(self.root, "quarantine")
+        self.index = os.path.join(self.root, "index.sqlite3")
+        self._version = os.path.join(self.root, "VERSION")
+
+    def lock_start(self) -> int:
+        """Wait until nobody else is starting on this directory, which is made if need be.  Closing the descriptor ends it."""
+        self._files.make_directory(self.root)
+        fd = self._files.open(self.root)
+        self._files.lock(fd, wait=True)
+        return fd
+
+    def prepare(self) -> None:
+        """
+        Make what is missing, durably.  Called by whoever holds `lock_start`.
+
+        @raise SpoolUnavailable: this directory cannot hold a spool of ours; its cause is one line for the operator.
+        """
+        files = self._files
+        kind = files.file_system(self.root)
+        if kind in _NETWORK:
+            raise unusable(
+                f"{self.root} is on a network file system ({kind}), which keeps no promise about locks and syncs"
+            )
+        self._check_version()
+        for directory in (self.segments, self.staging, self.locks, self.quarantine):
+            files.make_directory(directory)
+        files.sync_directory(self.root)
+
+    def _check_version(self) -> None:
+        files = self._files
+        if files.exists(self._version):
+            fd = files.open(self._version)
+            found = files.read(fd, 100, 0)
+            files.close(fd)
+            if found == _VERSION:
+                return
+            if found:
+                raise unusable(f"{self._version} says {found!r}: this program knows {_VERSION!r} only")
+        elif others := sorted(set(files.names(self.root)) - {os.path.basename(self._version) + ".new"}):
+            raise unusable(f"{self.root} is no spool: it has no VERSION, but {others[0]!r}")
+        self._write_version()
+
+    def _write_version(self) -> None:
+        """By a rename, since a crash must not leave half a VERSION that the next start would refuse."""
+        files, new = self._files, self._version + ".new"
+        if files.exists(new):
+            files.unlink(new)
+        fd = files.create(new)
+        try:
+            files.write(fd, [_VERSION], 0)
+            files.sync(fd)
+        finally:
+            files.close(fd)
+        files.rename(new, self._version)
+
+    def segment(self, id: int) -> str:
+        return os.path.join(self.segments, f"{id:016x}{_SEGMENT}")
+
+    def segment_ids(self) -> list[int]:
+        """Of all segments there are; other files are left alone."""
+        found = []
+        for name in self._files.names(self.segments):
+            id, dot, _ = name.partition(_SEGMENT)
+            if dot and len(id) == 16:
+                found.append(int(id, 16))
+        return found
+
+    def staged(self, id: int) -> str:
+        return os.path.join(self.staging, f"{id:016x}")
+
+    def maildrop_lock(self, id: int) -> str:
+        return os.path.join(self.locks, f"{id:016x}")
+
+    @property
+    def catalogue_lock(self) -> str:
+        return os.path.join(self.locks, "catalogue")
+
+    def quarantined(self, id: int, start: int, why: str) -> str:
+        return os.path.join(self.quarantine, f"{id:016x}-{start}.{why}")
+
+
+def unusable(why: str) -> SpoolUnavailable:
+    return SpoolUnavailable(cause=why)
