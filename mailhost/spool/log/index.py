@@ -1,0 +1,469 @@
+"""
+The index: an SQLite database derived from the segments, shared by all processes of one spool.
+
+It is never the truth.  What it says about a segment is right up to the segment's `position`, which changes in the same transaction as
+the rows, so that whatever a crash leaves of it, the rest is found by reading on from there.
+
+    about      generation: a new number for every index that was built anew
+    segments   position; sealed: nothing will follow; live: octets of its records, counted once for each maildrop they are in
+    maildrops  name (null for one that is removed, or not yet heard of), named: when it got it; totals; changes: a count of them
+    messages   added: the maildrop's count of changes with which the row came, so that a listing can be read later than its totals
+    deletions  a deletion always wins: a message that is listed here never comes back; the row keeps where it was
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from mailhost.envelope import Totals
+
+_FORMAT = 1
+_APPLICATION = 0x6D68_6F31
+
+_SCHEMA = """
+CREATE TABLE about (generation INTEGER NOT NULL);
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY,
+    position INTEGER NOT NULL DEFAULT 0,
+    sealed INTEGER NOT NULL DEFAULT 0,
+    live INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE maildrops (
+    id INTEGER PRIMARY KEY,
+    name TEXT UNIQUE,
+    named INTEGER NOT NULL DEFAULT 0,
+    removed INTEGER NOT NULL DEFAULT 0,
+    messages INTEGER NOT NULL DEFAULT 0,
+    octets INTEGER NOT NULL DEFAULT 0,
+    changes INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE messages (
+    maildrop INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    unique_id TEXT NOT NULL,
+    octets INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    added INTEGER NOT NULL,
+    PRIMARY KEY (maildrop, time, unique_id)
+) WITHOUT ROWID;
+CREATE TABLE deletions (
+    maildrop INTEGER NOT NULL,
+    unique_id TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    octets INTEGER,
+    segment INTEGER,
+    offset INTEGER,
+    length INTEGER,
+    PRIMARY KEY (maildrop, unique_id)
+) WITHOUT ROWID;
+"""
+
+T = TypeVar("T")
+
+
+class MessageRow(NamedTuple):
+    maildrop: int
+    time: int
+    unique_id: str
+    octets: int
+    """Of the plain form, the maildrop's own fields counted."""
+    segment: int
+    offset: int
+    length: int
+    """Of the record."""
+
+
+class Deletion(NamedTuple):
+    maildrop: int
+    deleted: int
+    messages: Sequence[tuple[int, str]]
+    """(time, unique id) of each."""
+
+
+class Binding(NamedTuple):
+    """What a catalogue record says.  Of two for one maildrop, and of two for one name, the later counts."""
+
+    maildrop: int
+    name: str | None
+    named: int
+    removed: bool = False
+
+
+class Position(NamedTuple):
+    segment: int
+    position: int
+    sealed: bool = False
+
+
+class Change:
+    """What a group of records, or a piece of a segment, means for the index."""
+
+    __slots__ = ("again", "bindings", "deletions", "messages", "positions")
+
+    def __init__(self, *, again: bool = False) -> None:
+        """@param again: some of it may be known already, from an earlier try or from whoever took the segment over."""
+        self.again = again
+        self.messages: list[MessageRow] = []
+        self.deletions: list[Deletion] = []
+        self.bindings: list[Binding] = []
+        self.positions: list[Position] = []
+
+
+class Place(NamedTuple):
+    segment: int
+    offset: int
+    length: int
+
+
+class Mismatch(sqlite3.DatabaseError):
+    """There is no index, or one of another version: it is built anew."""
+
+
+class Index:
+    """
+    Connections to the index.  Any thread may call; none of it belongs on the reactor's, but for `commit_now`.
+
+    Errors are `sqlite3.Error`, and leave the index as it was.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._open: list[sqlite3.Connection] = []
+        self._impatient: sqlite3.Connection | None = None
+        self._patient: sqlite3.Connection | None = None
+        self._patiently = threading.Lock()
+        self.generation = 0
+
+    # -- opening
+
+    def open(self) -> None:
+        """@raise sqlite3.Error: it is not there, or it is damaged; then it has to be built anew."""
+        self._impatient = self._connect(seconds=0)
+        self._patient = self._connect(seconds=10)
+        (self.generation,) = self._patient.execute("SELECT generation FROM about").fetchone()
+
+    def _connect(self, seconds: float) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"file:{_quoted(self._path)}?mode=rw",
+            uri=True,
+            timeout=seconds,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
+        )
+        self._open.append(connection)
+        if connection.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
+            raise Mismatch("not an index of ours")
+        if connection.execute("PRAGMA user_version").fetchone() != (_FORMAT,):
+            raise Mismatch("an index of another version")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA cache_size = -8192")
+        return connection
+
+    def close(self) -> None:
+        """All connections.  No other call may be under way."""
+        connections, self._open = self._open, []
+        self._idle.clear()
+        self._impatient = self._patient = None
+        for connection in connections:
+            connection.close()
+
+    # -- writing
+
+    def commit_now(self, change: Change) -> bool:
+        """Without waiting for anybody.  @return: false when somebody else is writing; nothing was done then."""
+        assert self._impatient is not None
+        try:
+            _commit(self._impatient, lambda connection: _apply(connection, change))
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                return False
+            raise
+        return True
+
+    def commit(self, changes: Iterable[Change]) -> None:
+        """Some seconds of patience, then an error."""
+        with self._patiently:
+            assert self._patient is not None
+            _commit(self._patient, lambda connection: _apply_all(connection, changes))
+
+    def forget_some(self, maildrop: int, at_most: int = 1000) -> bool:
+        """Take away rows of a maildrop that was removed.  @return: whether there may be more."""
+
+        def forget(connection: sqlite3.Connection) -> bool:
+            query = "SELECT segment, length, time, unique_id FROM messages WHERE maildrop = ? LIMIT ?"
+            rows = connection.execute(query, (maildrop, at_most)).fetchall()
+            connection.executemany(_DELETE_MESSAGE, [(maildrop, *row[2:]) for row in rows])
+            connection.executemany(_LESS_LIVE, [(length, segment) for segment, length, *_ in rows])
+            return len(rows) == at_most
+
+        with self._patiently:
+            assert self._patient is not None
+            return _commit(self._patient, forget)
+
+    def checkpoint(self) -> None:
+        """Move what is in the write-ahead log to its place.  Most of it while others write; the rest is short."""
+        with self._patiently:
+            assert self._patient is not None
+            self._patient.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    # -- reading
+
+    def totals(self, maildrop: int) -> tuple[Totals, int]:
+        """@return: what is in the maildrop, and its count of changes."""
+
+        def totals(connection: sqlite3.Connection) -> tuple[Totals, int]:
+            query = "SELECT messages, octets, changes FROM maildrops WHERE id = ?"
+            messages, octets, changes = connection.execute(query, (maildrop,)).fetchone() or (0, 0, 0)
+            return Totals(messages, octets), changes
+
+        return self._read(totals)
+
+    def listing(self, maildrop: int, changes: int) -> tuple[list[int], list[str]]:
+        """@return: octets and unique ids as they were at that count of changes, in the order of their numbers."""
+        # Text put together by SQLite and cut by Python costs a third of fetching rows, and most of it without the interpreter lock.
+        query = (
+            "SELECT group_concat(octets, ' '), group_concat(unique_id, ' ') FROM"
+            " (SELECT octets, unique_id FROM messages WHERE maildrop = ? AND added <= ? ORDER BY time, unique_id)"
+        )
+
+        def listing(connection: sqlite3.Connection) -> tuple[list[int], list[str]]:
+            octets, unique_ids = connection.execute(query, (maildrop, changes)).fetchone()
+            if octets is None:
+                return [], []
+            return list(map(int, str(octets).split(" "))), unique_ids.split(" ")
+
+        return self._read(listing)
+
+    def places(self, maildrop: int, changes: int) -> list[tuple[int, int, int, int]]:
+        """@return: (segment, offset, length, time) of each message, as `listing` has them."""
+        query = "SELECT segment, offset, length, time FROM messages WHERE maildrop = ? AND added <= ? ORDER BY time, unique_id"
+        return self._read(lambda connection: connection.execute(query, (maildrop, changes)).fetchall())
+
+    def maildrop(self, name: str) -> int | None:
+        """The id behind a name."""
+        query = "SELECT id FROM maildrops WHERE name = ?"
+        rows = self._read(lambda connection: connection.execute(query, (name,)).fetchall())
+        return rows[0][0] if rows else None
+
+    def has_name(self, maildrop: int) -> bool:
+        query = "SELECT 1 FROM maildrops WHERE id = ? AND name IS NOT NULL"
+        return bool(self._read(lambda connection: connection.execute(query, (maildrop,)).fetchone()))
+
+    def named(self) -> int:
+        """The time of the latest change of a name."""
+        query = "SELECT coalesce(max(named), 0) FROM maildrops"
+        found: int = self._read(lambda connection: connection.execute(query).fetchone()[0])
+        return found
+
+    def names(self, after: str, at_most: int) -> list[str]:
+        """Names of maildrops in order, from behind one."""
+        query = "SELECT name FROM maildrops WHERE name > ? ORDER BY name LIMIT ?"
+        return [
+            name for (name,) in self._read(lambda connection: connection.execute(query, (after, at_most)).fetchall())
+        ]
+
+    def segments(self) -> dict[int, Position]:
+        query = "SELECT id, position, sealed FROM segments"
+        rows = self._read(lambda connection: connection.execute(query).fetchall())
+        return {id: Position(id, position, bool(sealed)) for id, position, sealed in rows}
+
+    def removed_with_messages(self) -> list[int]:
+        """Maildrops that were removed and still have rows."""
+        query = "SELECT id FROM maildrops WHERE removed AND EXISTS (SELECT 1 FROM messages WHERE maildrop = id)"
+        return [id for (id,) in self._read(lambda connection: connection.execute(query).fetchall())]
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """A transaction of one statement: it ends with its fetch."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect(seconds=10)
+        result = query(connection)
+        self._idle.append(connection)  # not after an error: that connection is closed with the index
+        return result
+
+
+def build(path: str) -> None:
+    """
+    An empty index, of a new generation.
+
+    @param path: of a file that does not exist yet.
+    """
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.executescript(_SCHEMA)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        connection.execute("INSERT INTO about VALUES (?)", (secrets.randbits(62) + 1,))
+    finally:
+        connection.close()
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Somebody else has the lock: trying again is all there is to do."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _commit(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _apply_all(connection: sqlite3.Connection, changes: Iterable[Change]) -> None:
+    for change in changes:
+        _apply(connection, change)
+
+
+def _apply(connection: sqlite3.Connection, change: Change) -> None:
+    (_replay if change.again else _add)(connection, change)
+
+
+# -- new records: nothing of them is known yet
+
+_ADD_MESSAGE = (
+    "INSERT INTO messages SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, changes + 1 FROM maildrops WHERE id = ?1 AND NOT removed"
+)
+_ADD_TOTALS = "UPDATE maildrops SET messages = messages + ?, octets = octets + ?, changes = changes + 1 WHERE id = ? AND NOT removed"
+_ADD_POSITION = (
+    "INSERT INTO segments (id, position, sealed, live) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+    " SET position = max(position, excluded.position), sealed = max(sealed, excluded.sealed), live = live + excluded.live"
+)
+
+
+def _add(connection: sqlite3.Connection, change: Change) -> None:
+    """Few calls for many rows, each giving up and taking back the interpreter lock."""
+    for binding in change.bindings:
+        _bind(connection, binding)
+    if change.messages:
+        totals: dict[int, list[int]] = {}
+        live: dict[int, int] = {}
+        for maildrop, _, _, octets, segment, _, length in change.messages:
+            of = totals.setdefault(maildrop, [0, 0, maildrop])
+            of[0] += 1
+            of[1] += octets
+            live[segment] = live.get(segment, 0) + length
+        connection.executemany(_ADD_MESSAGE, change.messages)
+        connection.executemany(_ADD_TOTALS, totals.values())
+    else:
+        live = {}
+    for deletion in change.deletions:
+        _delete(connection, deletion)
+    connection.executemany(
+        _ADD_POSITION, [(id, position, sealed, live.get(id, 0)) for id, position, sealed in change.positions]
+    )
+
+
+# -- records that may be known already
+
+
+def _replay(connection: sqlite3.Connection, change: Change) -> None:
+    """Row by row, since each may be new, moved or deleted; order does not matter."""
+    for binding in change.bindings:
+        _bind(connection, binding)
+    for row in change.messages:
+        _replay_message(connection, row)
+    for deletion in change.deletions:
+        _delete(connection, deletion)
+    connection.executemany(_ADD_POSITION, [(*position, 0) for position in change.positions])
+
+
+def _replay_message(connection: sqlite3.Connection, row: MessageRow) -> None:
+    if connection.execute(
+        "SELECT 1 FROM deletions WHERE maildrop = ? AND unique_id = ?", (row.maildrop, row.unique_id)
+    ).fetchone():
+        return
+    connection.execute("INSERT OR IGNORE INTO segments (id) VALUES (?)", (row.segment,))
+    connection.execute("INSERT OR IGNORE INTO maildrops (id) VALUES (?)", (row.maildrop,))
+    key = (row.maildrop, row.time, row.unique_id)
+    known = connection.execute(
+        "SELECT segment, offset, length FROM messages WHERE maildrop = ? AND time = ? AND unique_id = ?", key
+    ).fetchone()
+    if known is None:
+        if connection.execute(_ADD_MESSAGE, row).rowcount:
+            connection.execute(_ADD_TOTALS, (1, row.octets, row.maildrop))
+            connection.execute(_LESS_LIVE, (-row.length, row.segment))
+    elif known != (row.segment, row.offset, row.length):
+        connection.execute(
+            "UPDATE messages SET segment = ?, offset = ?, length = ? WHERE maildrop = ? AND time = ? AND unique_id = ?",
+            (row.segment, row.offset, row.length, *key),
+        )
+        connection.execute(_LESS_LIVE, (known[2], known[0]))
+        connection.execute(_LESS_LIVE, (-row.length, row.segment))
+
+
+# -- deletions and names: the same for new records and for known ones
+
+_DELETE_MESSAGE = "DELETE FROM messages WHERE maildrop = ? AND time = ? AND unique_id = ?"
+_LESS_LIVE = "UPDATE segments SET live = live - ? WHERE id = ?"
+_LISTED = "SELECT json_extract(value, '$[0]') AS time, json_extract(value, '$[1]') AS unique_id FROM json_each(?2)"
+_FOUND = f"({_LISTED}) AS listed CROSS JOIN messages AS m ON m.maildrop = ?1 AND m.time = listed.time AND m.unique_id = listed.unique_id"
+_TOTALS_OF = f"SELECT m.segment, count(*), sum(m.octets), sum(m.length) FROM {_FOUND} GROUP BY m.segment"
+_KEEP_DELETED = (
+    "INSERT OR IGNORE INTO deletions (maildrop, deleted, unique_id, time, octets, segment, offset, length)"
+    " SELECT ?1, ?3, listed.unique_id, listed.time, m.octets, m.segment, m.offset, m.length"
+    f" FROM {_FOUND.replace('CROSS', 'LEFT')}"
+)
+_DELETE_LISTED = f"DELETE FROM messages WHERE maildrop = ?1 AND (time, unique_id) IN ({_LISTED})"
+
+
+def _delete(connection: sqlite3.Connection, deletion: Deletion) -> None:
+    maildrop = deletion.maildrop
+    listed = json.dumps(deletion.messages)
+    found = connection.execute(_TOTALS_OF, (maildrop, listed)).fetchall()
+    connection.execute(_KEEP_DELETED, (maildrop, listed, deletion.deleted))
+    if not found:
+        return
+    connection.execute(_DELETE_LISTED, (maildrop, listed))
+    connection.execute(_ADD_TOTALS, (-sum(row[1] for row in found), -sum(row[2] for row in found), maildrop))
+    connection.executemany(_LESS_LIVE, [(length, segment) for segment, _, _, length in found])
+
+
+def _bind(connection: sqlite3.Connection, binding: Binding) -> None:
+    connection.execute("INSERT OR IGNORE INTO maildrops (id) VALUES (?)", (binding.maildrop,))
+    query = "SELECT named, removed FROM maildrops WHERE id = ?"
+    named, removed = connection.execute(query, (binding.maildrop,)).fetchone()
+    if removed or named >= binding.named:
+        return
+    name = binding.name
+    if name is not None and not _take_name(connection, name, binding.named):
+        name = None
+    connection.execute("UPDATE maildrops SET name = ?, named = ? WHERE id = ?", (name, binding.named, binding.maildrop))
+    if binding.removed:
+        connection.execute(
+            "UPDATE maildrops SET removed = 1, messages = 0, octets = 0, changes = changes + 1 WHERE id = ?",
+            (binding.maildrop,),
+        )
+
+
+def _take_name(connection: sqlite3.Connection, name: str, named: int) -> bool:
+    """@return: false when another maildrop got this name later."""
+    holder = connection.execute("SELECT id, named FROM maildrops WHERE name = ?", (name,)).fetchone()
+    if holder is None:
+        return True
+    if holder[1] > named:
+        return False
+    connection.execute("UPDATE maildrops SET name = NULL WHERE id = ?", (holder[0],))
+    return True

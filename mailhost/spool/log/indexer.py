@@ -1,0 +1,141 @@
+"""
+Brings committed groups into the index, in their order, and sees to it that none is left out.
+
+A group is acknowledged when its segment is synced, whatever the index says: one that could not be indexed at once waits here, and
+those behind it wait with it, since a segment's position may only move over what is indexed.  After a crash they are read again from
+the segment.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailhost.events import Observer, Trouble
+from mailhost.refusal import SpoolUnavailable
+from mailhost.spool.files import Files
+from mailhost.spool.log.index import Change, Index, is_busy
+from mailhost.spool.log.threads import Threads
+
+_SOON_SECONDS = 0.05
+_LONGEST_SECONDS = 30.0
+
+
+class Indexer:
+    """Lives in the reactor's thread, but for `index_in_thread`."""
+
+    def __init__(self, reactor: Any, files: Files, index: Index, threads: Threads, observer: Observer) -> None:
+        self._reactor = reactor
+        self._files = files
+        self._index = index
+        self._threads = threads
+        self._observer = observer
+        self._waiting: list[Change] = []
+        self._waiters: list[Deferred[None]] = []
+        self._retry: Any = None
+        self._working: Deferred[None] | None = None
+        self._pause = _SOON_SECONDS
+
+    @property
+    def behind(self) -> bool:
+        """Whether something durable is not in the index yet."""
+        return bool(self._waiting)
+
+    def index_in_turn(self, change: Change) -> None:
+        """Never raises: what cannot be done now is done later."""
+        if not self._waiting:
+            try:
+                if self._index.commit_now(change):
+                    self._files.fault_point("index.committed")
+                    return
+            except sqlite3.Error as error:
+                self._complain(error)
+        self.index_later(change)
+
+    def index_in_thread(self, change: Change) -> bool:
+        """@return: false when this has to go through `index_later`.  Groups come one at a time, so nothing overtakes another."""
+        if self._waiting:
+            return False
+        try:
+            self._index.commit([change])
+        except sqlite3.Error:
+            return False
+        self._files.fault_point("index.committed")
+        return True
+
+    def index_later(self, change: Change) -> None:
+        change.again = True  # whoever takes the segment over in the meantime indexes it too
+        self._waiting.append(change)
+        self._try_again_in(_SOON_SECONDS)
+
+    def caught_up(self) -> Deferred[None]:
+        """@return: fires when nothing is behind.  @raise SpoolUnavailable: the index takes nothing now."""
+        waiter: Deferred[None] = Deferred()
+        if self._waiting:
+            self._waiters.append(waiter)
+        else:
+            waiter.callback(None)
+        return waiter
+
+    def _try_again_in(self, seconds: float) -> None:
+        if self._retry is None and self._working is None:
+            self._retry = self._reactor.callLater(seconds, self._try)
+
+    def _try(self) -> None:
+        self._retry = None
+        changes = list(self._waiting)
+        self._working = self._threads.run(self._index.commit, changes)
+        self._working.addCallbacks(self._done, self._failed, callbackArgs=(len(changes),))
+
+    def _done(self, _: None, count: int) -> None:
+        self._working = None
+        self._pause = _SOON_SECONDS
+        del self._waiting[:count]
+        self._files.fault_point("index.committed")
+        if self._waiting:
+            self._try()
+        else:
+            self._tell(lambda waiter: waiter.callback(None))
+
+    def _failed(self, failure: Any) -> None:
+        self._working = None
+        failure.trap(sqlite3.Error)
+        if is_busy(failure.value):
+            self._pause = _SOON_SECONDS
+        else:
+            self._complain(failure.value)
+            self._pause = min(self._pause * 2, _LONGEST_SECONDS)
+            self._tell(lambda waiter: waiter.errback(SpoolUnavailable(cause=failure.value)))
+        self._try_again_in(self._pause)
+
+    def _tell(self, tell: Callable[[Deferred[None]], None]) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            tell(waiter)
+
+    def _complain(self, error: sqlite3.Error) -> None:
+        self._observer(Trouble("the index cannot be written; mail is safe in its segments and is indexed later", error))
+
+    async def stop(self) -> None:
+        """One more try, if something waits; what is not indexed then is found at the next start."""
+        if self._working is not None:
+            await _ended(self._working)
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        changes, self._waiting = self._waiting, []
+        try:
+            if changes:
+                await self._threads.run(self._index.commit, changes)
+        except sqlite3.Error as error:
+            self._complain(error)
+        self._tell(lambda waiter: waiter.errback(SpoolUnavailable(cause="stopping")))
+
+
+def _ended(working: Deferred[None]) -> Deferred[None]:
+    ended: Deferred[None] = Deferred()
+    working.addBoth(lambda _: ended.callback(None))
+    return ended
