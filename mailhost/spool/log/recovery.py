@@ -1,0 +1,214 @@
+"""
+Takes over what other processes left, and builds the index anew when it is gone.
+
+Whoever starts holds `Layout.lock_start`, so that one process at a time does this.  Only a segment whose lock can be had is touched: it
+is read on from the position that the index has reached, its torn tail is cut off and kept in quarantine, it is sealed, and nobody ever
+appends to it again.  Fences are read first, from the beginnings of all segments, also of those that others hold.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+
+from mailhost.events import Notice, Observer, Trouble
+from mailhost.refusal import SpoolUnavailable
+from mailhost.spool.files import Files
+from mailhost.spool.log import index as indexes
+from mailhost.spool.log import records
+from mailhost.spool.log.entries import replayed
+from mailhost.spool.log.index import Change, Index, Position
+from mailhost.spool.log.layout import Layout
+from mailhost.spool.log.records import HEADER_OCTETS, SINGLE
+from mailhost.spool.log.scan import Scan
+from mailhost.spool.log.segments import NoSecret, Segment, find_secret
+
+# Messages in one transaction: few enough that other processes do not wait for long.
+_ROWS_AT_ONCE = 2000
+_COPIED_OCTETS = 1024 * 1024
+
+
+class Recovery:
+    """Runs in a thread, once per start."""
+
+    def __init__(self, files: Files, layout: Layout, index: Index, tell: Observer) -> None:
+        """@param tell: takes events in any thread."""
+        self._files = files
+        self._layout = layout
+        self._index = index
+        self._tell = tell
+
+    def run(self) -> None:
+        """
+        Open the index and bring it up to all that is durable and nobody's.
+
+        @raise SpoolUnavailable: the spool cannot be used; its cause is for the operator.
+        """
+        self._open_index()
+        self._clean_staging()
+        known = self._index.segments()
+        ids = self._layout.segment_ids()
+        unread = [position for id in ids if not (position := known.get(id, Position(id, 0))).sealed]
+        fences = self._fences(ids) if unread else {}
+        for position in unread:
+            self._take_over(position, fences.get(position.segment))
+        for id in known.keys() - set(ids):
+            self._tell(Trouble(f"segment {id:016x} is in the index and not in {self._layout.segments}"))
+
+    # -- the index
+
+    def _open_index(self) -> None:
+        try:
+            self._index.open()
+        except sqlite3.Error as error:
+            self._index.close()
+            if self._files.exists(self._layout.index):
+                self._tell(Trouble("the index cannot be read and is built anew from the segments", error))
+            self._build_index()
+            self._index.open()
+
+    def _build_index(self) -> None:
+        """
+        A new, empty one in its place; every segment is read from its beginning then.
+
+        The old one's log must be gone before the new one gets the name, or SQLite would play it into the wrong database.
+        """
+        path, new = self._layout.index, self._layout.index + ".new"
+        for old in (new, new + "-journal", path, path + "-wal", path + "-shm"):
+            if self._files.exists(old):
+                self._files.unlink(old)
+        indexes.build(new)
+        os.chmod(new, 0o660)
+        self._files.rename(new, path)
+        self._files.fault_point("index.rebuilt")
+
+    # -- what nobody holds any more
+
+    def _clean_staging(self) -> None:
+        for name in self._files.names(self._layout.staging):
+            path = os.path.join(self._layout.staging, name)
+            try:
+                fd = self._files.open(path, writable=True)
+            except FileNotFoundError:
+                continue
+            try:
+                if self._files.lock(fd):
+                    self._files.unlink(path)
+            finally:
+                self._files.close(fd)
+
+    def _fences(self, ids: Iterable[int]) -> dict[int, int]:
+        """@return: segment to its true end."""
+        fences: dict[int, int] = {}
+        for id in ids:
+            fd = self._files.open(self._layout.segment(id))
+            try:
+                for segment, end in self._fences_in(fd):
+                    fences[segment] = min(end, fences.get(segment, end))
+            except NoSecret:
+                pass
+            finally:
+                self._files.close(fd)
+        return fences
+
+    def _fences_in(self, fd: int) -> Iterable[tuple[int, int]]:
+        if not records.may_be_fence(self._files.read(fd, 2 * HEADER_OCTETS, 0)):
+            return
+        for found in Scan(self._files, fd, find_secret(self._files, fd), HEADER_OCTETS, self._files.size(fd)):
+            if found.record.kind != records.FENCE:
+                return
+            yield int(found.metadata["segment"], 16), found.metadata["end"]
+
+    def _take_over(self, position: Position, fence: int | None) -> None:
+        path = self._layout.segment(position.segment)
+        fd = self._files.open(path, writable=True)
+        try:
+            if self._files.lock(fd) and self._files.is_at(fd, path):
+                self._replay(fd, position, fence)
+        except records.Foreign as error:
+            raise SpoolUnavailable(cause=f"{path}: {error}") from error
+        finally:
+            self._files.close(fd)
+
+    def _replay(self, fd: int, position: Position, fence: int | None) -> None:
+        id, files = position.segment, self._files
+        try:
+            secret = find_secret(files, fd)
+        except NoSecret:
+            self._put_away(fd, id, was_used=position.position > 0)
+            return
+        size = files.size(fd)
+        end = size if fence is None else min(size, fence)
+        scan = Scan(files, fd, secret, max(position.position, HEADER_OCTETS), end, position.position)
+        found = self._rows_of(id, scan)
+        for start, stop in scan.damaged:
+            self._keep(fd, id, start, min(stop, size), "damaged")
+            self._tell(Trouble(f"segment {id:016x} is damaged from {start} to {stop}; records behind it are kept"))
+        if size > scan.tail:
+            self._cut(fd, id, scan.tail, size)
+        files.sync(fd)  # what was read may be in memory only, and is going to be shown to people
+        end = self._seal(fd, id, secret, scan)
+        for change in found[:-1]:
+            self._index.commit([change])
+        found[-1].positions.append(Position(id, end, sealed=True))
+        self._index.commit(found[-1:])
+        if found[0].messages or found[0].deletions:
+            self._tell(Notice(f"segment {id:016x} was taken over from {position.position} to {scan.tail}"))
+
+    def _rows_of(self, id: int, scan: Scan) -> list[Change]:
+        changes = [Change(again=True)]
+        for record, metadata in scan:
+            replayed(changes[-1], id, record, metadata)
+            if len(changes[-1].messages) >= _ROWS_AT_ONCE:
+                changes.append(Change(again=True))
+        return changes
+
+    def _seal(self, fd: int, id: int, secret: bytes, scan: Scan) -> int:
+        """@return: the segment's end."""
+        header = records.read_segment_header(self._files.read(fd, HEADER_OCTETS, 0))
+        if scan.is_sealed or (header is not None and header.shape == SINGLE):
+            return scan.tail
+        segment = Segment(self._files, self._layout, id, secret, fd)
+        segment.end = segment.synced = scan.tail
+        try:
+            segment.seal()
+        except OSError as error:
+            self._tell(Trouble(f"segment {id:016x} could not be sealed; all that is in it is safe", error))
+        return segment.end
+
+    # -- quarantine
+
+    def _put_away(self, fd: int, id: int, *, was_used: bool) -> None:
+        """A segment without a beginning: one that a crash cut short in its making, if nothing of it was ever indexed."""
+        if self._files.size(fd) == 0:
+            self._files.unlink(self._layout.segment(id))
+            return
+        self._files.rename(self._layout.segment(id), self._layout.quarantined(id, 0, "headless"))
+        if was_used:
+            self._tell(Trouble(f"segment {id:016x} has lost its header and was put into quarantine"))
+
+    def _cut(self, fd: int, id: int, tail: int, size: int) -> None:
+        self._keep(fd, id, tail, size, "torn")
+        self._files.truncate(fd, tail)
+        self._files.fault_point("tail.cut")
+        self._tell(Notice(f"segment {id:016x}: {size - tail} octets were cut off that no client was told yes for"))
+
+    def _keep(self, fd: int, id: int, start: int, stop: int, why: str) -> None:
+        """Copy a stretch to quarantine; one that cannot be read or written is left out."""
+        path = self._layout.quarantined(id, start, why)
+        try:
+            if self._files.exists(path):
+                self._files.unlink(path)
+            copy = self._files.create(path)
+        except OSError:
+            return
+        try:
+            for at in range(start, stop, _COPIED_OCTETS):
+                octets = self._files.read(fd, min(_COPIED_OCTETS, stop - at), at)
+                self._files.write(copy, [octets], at - start)
+            self._files.sync(copy)
+        except OSError as error:
+            self._tell(Trouble(f"not all of {path} could be written", error))
+        finally:
+            self._files.close(copy)
