@@ -1,0 +1,146 @@
+"""
+Exclusive maildrops: one holder among all sessions of all processes of a spool.
+
+Within a process holders stand in a table and those who wait in a queue.  Between processes flock() on a file of the maildrop's decides;
+there is no way to be told when it is let go, so it is tried again every tenth of a second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from mailhost.refusal import MaildropInUse
+from mailhost.spool.files import Files
+from mailhost.spool.log.layout import Layout
+from mailhost.spool.log.threads import Threads
+
+_POLL_SECONDS = 0.1
+
+T = TypeVar("T")
+
+
+class Hold(Generic[T]):
+    """A maildrop that is ours alone until `release`."""
+
+    def __init__(self, locks: Locks, maildrop: int, fd: int, found: T) -> None:
+        self._locks = locks
+        self._maildrop = maildrop
+        self._fd = fd
+        self.found = found
+        """What was looked up in the same breath."""
+
+    def is_lost(self) -> bool:
+        """Whether the lock file is no longer the one others would lock.  May wait for the disk."""
+        return self._fd < 0 or not self._locks.files.is_at(self._fd, self._locks.path(self._maildrop))
+
+    def release(self) -> None:
+        """A second call does nothing."""
+        if self.drop():
+            self._locks.free(self._maildrop)
+
+    def drop(self) -> bool:
+        """Let go of the file's lock only.  @return: whether it was held."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._locks.files.close(fd)
+        return fd >= 0
+
+
+class Locks:
+    """Lives in the reactor's thread."""
+
+    def __init__(self, reactor: Any, files: Files, layout: Layout, threads: Threads) -> None:
+        self._reactor = reactor
+        self._layout = layout
+        self._threads = threads
+        self._waiting: dict[int, deque[Deferred[None]]] = {}
+        self.files = files
+
+    def path(self, maildrop: int) -> str:
+        return self._layout.maildrop_lock(maildrop)
+
+    async def hold(self, maildrop: int, wait_seconds: float, look: Callable[[int], T]) -> Hold[T]:
+        """
+        @param look: called with the maildrop's id once it is locked, in the thread that locked it.
+        @raise MaildropInUse: it was not let go within that time.
+        """
+        until = self._reactor.seconds() + wait_seconds
+        await self._wait_here(maildrop, until)
+        try:
+            while True:
+                hold = await self._try(maildrop, look)
+                if hold is not None:
+                    return hold
+                left = until - self._reactor.seconds()
+                if left <= 0:
+                    raise MaildropInUse
+                await self._pause(min(left, _POLL_SECONDS))
+        except BaseException:
+            self.free(maildrop)
+            raise
+
+    def _try(self, maildrop: int, look: Callable[[int], T]) -> Deferred[Hold[T] | None]:
+        """Whoever cancels this leaves nothing locked."""
+        answer: Deferred[Hold[T] | None] = Deferred()
+
+        def locked(hold: Hold[T] | None) -> None:
+            if answer.called and hold is not None:
+                hold.drop()
+            answer.callback(hold)
+
+        self._threads.run(self._lock, maildrop, look).addCallbacks(locked, answer.errback)
+        return answer
+
+    def _lock(self, maildrop: int, look: Callable[[int], T]) -> Hold[T] | None:
+        fd = self.files.open_lock(self.path(maildrop))
+        try:
+            if self.files.lock(fd):
+                return Hold(self, maildrop, fd, look(maildrop))
+        except BaseException:
+            self.files.close(fd)
+            raise
+        self.files.close(fd)
+        return None
+
+    async def _wait_here(self, maildrop: int, until: float) -> None:
+        queue = self._waiting.get(maildrop)
+        if queue is None:
+            self._waiting[maildrop] = deque()
+            return
+        left = until - self._reactor.seconds()
+        if left <= 0:
+            raise MaildropInUse
+        turn: Deferred[None] = Deferred()
+        queue.append(turn)
+        patience = self._reactor.callLater(left, turn.cancel)
+        try:
+            await turn
+        except BaseException as error:
+            if turn in queue:
+                queue.remove(turn)
+            raise MaildropInUse from error
+        finally:
+            if patience.active():
+                patience.cancel()
+
+    def free(self, maildrop: int) -> None:
+        """The next who waits here may go on."""
+        queue = self._waiting[maildrop]
+        if queue:
+            queue.popleft().callback(None)
+        else:
+            del self._waiting[maildrop]
+
+    def _pause(self, seconds: float) -> Deferred[None]:
+        pause: Deferred[None] = Deferred()
+        self._reactor.callLater(seconds, _fire, pause)
+        return pause
+
+
+def _fire(pause: Deferred[None]) -> None:
+    if not pause.called:
+        pause.callback(None)

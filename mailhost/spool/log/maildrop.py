@@ -1,0 +1,100 @@
+"""A maildrop as one session sees it: a snapshot, held exclusively."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+from zope.interface import implementer
+
+from mailhost.envelope import Totals
+from mailhost.interfaces import IContent, IMaildrop, Listing
+from mailhost.refusal import MaildropLost, NoSuchMessage
+from mailhost.spool.files import Files
+from mailhost.spool.log.committer import Committer
+from mailhost.spool.log.contents import Contents
+from mailhost.spool.log.entries import DeletionEntry
+from mailhost.spool.log.index import Deletion
+from mailhost.spool.log.indexer import Indexer
+from mailhost.spool.log.listings import Listings, LogListing
+from mailhost.spool.log.locks import Hold
+from mailhost.spool.log.threads import Threads
+
+
+class Parts:
+    """What maildrops need of the spool."""
+
+    def __init__(
+        self,
+        files: Files,
+        threads: Threads,
+        committer: Committer,
+        indexer: Indexer,
+        listings: Listings,
+        contents: Contents,
+    ) -> None:
+        self.files = files
+        self.threads = threads
+        self.committer = committer
+        self.indexer = indexer
+        self.listings = listings
+        self.contents = contents
+
+
+@implementer(IMaildrop)
+class LogMaildrop:
+    """Open until `release`."""
+
+    def __init__(self, parts: Parts, id: int, hold: Hold[Any], totals: Totals, changes: int) -> None:
+        """@param changes: the maildrop's count of changes when the totals were read: it names the snapshot."""
+        self._parts = parts
+        self._id = id
+        self._hold: Hold[Any] | None = hold
+        self._changes = changes
+        self._listing: LogListing | None = None
+        self.totals = totals
+
+    async def listing(self) -> Listing:
+        return await self._read_listing()
+
+    async def _read_listing(self) -> LogListing:
+        if self._listing is None:
+            self._listing = await self._parts.listings.read(self._id, self._changes, self.totals)
+        return self._listing
+
+    async def content(self, number: int) -> IContent:
+        listing = await self._read_listing()
+        index = _index(number, listing)
+        places = await self._parts.listings.places(listing)
+        return await self._parts.contents.open(self._id, listing.unique_ids[index], places.at(index))
+
+    async def update(self, deleted: Collection[int]) -> None:
+        if not deleted:
+            return
+        parts, hold = self._parts, self._hold
+        listing = await self._read_listing()
+        indexes = sorted({_index(number, listing) for number in deleted})
+        places = await parts.listings.places(listing)
+        if hold is None or await parts.threads.run(hold.is_lost):
+            raise MaildropLost
+        messages = [(places.times[index], listing.unique_ids[index]) for index in indexes]
+        await parts.committer.commit(DeletionEntry(Deletion(self._id, time.time_ns() // 1000, messages)))
+        parts.files.fault_point("quit.synced")
+
+    def release(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is None:
+            return
+        indexer = self._parts.indexer
+        if indexer.behind:
+            # What was deleted must not be seen by the next holder, who may be another process and see the index only.
+            indexer.caught_up().addBoth(lambda _: hold.release())
+        else:
+            hold.release()
+
+
+def _index(number: int, listing: LogListing) -> int:
+    if not 0 < number <= len(listing.unique_ids):
+        raise NoSuchMessage
+    return number - 1

@@ -1,0 +1,203 @@
+"""
+The log spool: messages in append-only segments, one sync for all that wait, an index that can be lost.
+
+This module puts the parts together and starts and stops them; `docs/durability.md` says what they promise.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from zope.interface import implementer
+
+from mailhost.envelope import Copy, Envelope
+from mailhost.events import Event, Observer, unobserved
+from mailhost.interfaces import IMaildrop, ISpool, IStagedMessage
+from mailhost.refusal import NoSuchMaildrop, SpoolUnavailable
+from mailhost.spool.files import Files
+from mailhost.spool.log.catalogue import Catalogue
+from mailhost.spool.log.committer import Committer
+from mailhost.spool.log.contents import Contents
+from mailhost.spool.log.index import Index
+from mailhost.spool.log.indexer import Indexer
+from mailhost.spool.log.large import LargeFile
+from mailhost.spool.log.layout import Layout
+from mailhost.spool.log.listings import Listings
+from mailhost.spool.log.locks import Locks
+from mailhost.spool.log.maildrop import LogMaildrop, Parts
+from mailhost.spool.log.pace import Pace
+from mailhost.spool.log.recovery import Recovery
+from mailhost.spool.log.segments import Readers
+from mailhost.spool.log.staging import Drop, StagedMessage, Staging
+from mailhost.spool.log.threads import Threads
+from mailhost.spool.log.unique_ids import UniqueIds
+from mailhost.spool.log.writer import Writer
+
+
+@implementer(ISpool)
+class LogSpool:
+    """Not started; started; stopped, and then it can be started again."""
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        reactor: Any,
+        observer: Observer = unobserved,
+        segment_octets: int = 64 * 1024 * 1024,
+        large_octets: int = 1024 * 1024,
+        files: Files | None = None,
+    ) -> None:
+        """
+        @param directory: made if it is not there; its parent must be.
+        @param reactor: one with threads and time.
+        @param segment_octets: a segment that has grown so far is sealed, and another one begun.
+        @param large_octets: a message that grows beyond this gets a file of its own.
+        """
+        self._reactor = reactor
+        self._observer = observer
+        self._files = files = files or Files()
+        self._layout = layout = Layout(files, directory)
+        self._index = index = Index(layout.index)
+        self._threads = threads = Threads(reactor)
+        self._large_threads = Threads(reactor)
+        self._readers = Readers(files, layout)
+        self._unique_ids = UniqueIds()
+        self._indexer = Indexer(reactor, files, index, threads, observer)
+        writer = Writer(files, layout, segment_octets, self._tell)
+        self._committer = Committer(reactor, writer, self._indexer, Pace(reactor.seconds), observer)
+        self._catalogue = Catalogue(files, layout, index, threads, self._committer, self._indexer)
+        self._staging = Staging(files, self._catalogue, self._committer, large_octets, self._begin_large)
+        self._locks = Locks(reactor, files, layout, threads)
+        self._listings = Listings(index, threads)
+        contents = Contents(files, threads, self._readers, observer)
+        self._parts = Parts(files, threads, self._committer, self._indexer, self._listings, contents)
+        self._running = False
+
+    def _tell(self, event: Event) -> None:
+        """From any thread."""
+        self._reactor.callFromThread(self._observer, event)
+
+    def _begin_large(self, width: int) -> LargeFile:
+        return LargeFile(self._files, self._layout, self._large_threads, self._indexer, width)
+
+    # -- life
+
+    async def start(self) -> None:
+        self._threads.start()
+        self._large_threads.start()
+        try:
+            await self._threads.run(self._open)
+        except BaseException as error:
+            self._let_go()
+            if isinstance(error, OSError | sqlite3.Error):
+                raise SpoolUnavailable(cause=f"{self._layout.root}: {error}") from error
+            raise
+        self._committer.start()
+        self._running = True
+
+    def _open(self) -> None:
+        starting = self._layout.lock_start()
+        try:
+            self._layout.prepare()
+            Recovery(self._files, self._layout, self._index, self._tell).run()
+            self._catalogue.open()
+        finally:
+            self._files.close(starting)
+
+    async def stop(self) -> None:
+        if not self._running:
+            return
+        self._running = False
+        await self._committer.stop()
+        await self._indexer.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._threads.stop()
+        self._large_threads.stop()
+        self._listings.clear()
+        self._readers.close()
+        self._catalogue.close()
+        self._index.close()
+
+    def _check_running(self) -> None:
+        if not self._running:
+            raise SpoolUnavailable(cause="the spool is not running")
+
+    # -- mail in
+
+    async def stage(self, envelope: Envelope, copies: Sequence[Copy]) -> IStagedMessage:
+        self._check_running()
+        if self._committer.refusal is not None:
+            raise self._committer.refusal
+        drops: dict[int, Drop] = {}
+        for name, fields in copies:
+            maildrop = self._catalogue.known(name)
+            if maildrop is None:
+                maildrop = await self._catalogue.find_or_make(name)
+            drops.setdefault(maildrop, Drop(maildrop, name, fields))
+        return StagedMessage(self._staging, *self._unique_ids.next(), envelope, list(drops.values()))
+
+    # -- mail out
+
+    async def open_maildrop(self, name: str, wait_seconds: float) -> IMaildrop:
+        self._check_running()
+        maildrop = self._catalogue.known(name)
+        if maildrop is None:
+            maildrop = await self._catalogue.find_or_make(name)
+        hold = await self._locks.hold(maildrop, wait_seconds, self._index.totals)
+        try:
+            totals, changes = hold.found
+            while self._indexer.behind:
+                await self._indexer.caught_up()
+                totals, changes = await self._threads.run(self._index.totals, maildrop)
+        except BaseException:
+            hold.release()
+            raise
+        return LogMaildrop(self._parts, maildrop, hold, totals, changes)
+
+    # -- maildrops
+
+    async def create(self, name: str) -> None:
+        self._check_running()
+        await self._catalogue.find_or_make(name)
+
+    async def exists(self, name: str) -> bool:
+        self._check_running()
+        return await self._catalogue.find(name) is not None
+
+    async def rename(self, old: str, new: str) -> None:
+        maildrop = await self._named(old)
+        hold = await self._locks.hold(maildrop, 0, _nothing)
+        try:
+            await self._catalogue.rename(maildrop, new)
+        finally:
+            hold.release()
+
+    async def remove(self, name: str) -> None:
+        maildrop = await self._named(name)
+        hold = await self._locks.hold(maildrop, 0, _nothing)
+        try:
+            await self._catalogue.remove(maildrop)
+            while await self._threads.run(self._index.forget_some, maildrop):
+                pass
+        finally:
+            hold.release()
+
+    async def _named(self, name: str) -> int:
+        self._check_running()
+        maildrop = await self._catalogue.find(name)
+        if maildrop is None:
+            raise NoSuchMaildrop
+        return maildrop
+
+    def maildrops(self) -> AsyncIterator[str]:
+        self._check_running()
+        return self._catalogue.names()
+
+
+def _nothing(maildrop: int) -> None:
+    """Locking is all."""
