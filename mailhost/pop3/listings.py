@@ -7,7 +7,7 @@ the listing, which is the same for every session until the maildrop changes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from mailhost.interfaces import Listing
 from mailhost.pop3.replies import END
@@ -15,21 +15,23 @@ from mailhost.pop3.replies import END
 
 def scan_listings(listing: Listing, deleted: Collection[int]) -> bytes:
     """LIST: message-number and octets."""
-    if deleted:
-        return _scan_listings(listing, deleted)
-    kept: bytes | None = listing.derived.get("pop3.LIST")
-    if kept is None:
-        kept = listing.derived["pop3.LIST"] = _scan_listings(listing, deleted)
-    return kept
+    return _kept("pop3.LIST", _scan_listings, listing, deleted)
 
 
 def unique_id_listings(listing: Listing, deleted: Collection[int]) -> bytes:
     """UIDL: message-number and unique-id."""
+    return _kept("pop3.UIDL", _unique_id_listings, listing, deleted)
+
+
+def _kept(
+    name: str, make: Callable[[Listing, Collection[int]], bytes], listing: Listing, deleted: Collection[int]
+) -> bytes:
+    """Marks are one session's own: what is made with them is not kept."""
     if deleted:
-        return _unique_id_listings(listing, deleted)
-    kept: bytes | None = listing.derived.get("pop3.UIDL")
+        return make(listing, deleted)
+    kept: bytes | None = listing.derived.get(name)
     if kept is None:
-        kept = listing.derived["pop3.UIDL"] = _unique_id_listings(listing, deleted)
+        kept = listing.derived[name] = make(listing, deleted)
     return kept
 
 

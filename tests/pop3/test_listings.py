@@ -36,7 +36,7 @@ class TestListings:
     def test_one_sessions_marks_are_not_anothers(self) -> None:
         """What is made with marks is not kept, and what is kept is not given where there are marks."""
         kept = listing()
-        marked = listings.scan_listings(kept, {1})
-        whole = listings.scan_listings(kept, ())
-        assert marked != whole
-        assert listings.scan_listings(kept, {1}) == marked
+        for make in (listings.scan_listings, listings.unique_id_listings):
+            marked = make(kept, {1})
+            assert make(kept, ()) == make(listing(), ())
+            assert make(kept, {1}) == marked != make(kept, ())

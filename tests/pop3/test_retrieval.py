@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mailhost.octets import CRLF, Measure
@@ -38,6 +38,7 @@ class TestTop:
         count=st.integers(0, 10),
         cuts=st.lists(st.integers(0, 99), max_size=9),
     )
+    @example(lines=[b"", b"a", b"\nb", b"c"], count=2, cuts=[4])
     def test_is_what_its_definition_says(self, lines: list[bytes], count: int, cuts: list[int]) -> None:
         """A bare CR or LF, in content that is older than our strictness, is no line's end."""
         wire = b"".join(line + CRLF for line in lines)

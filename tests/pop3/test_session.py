@@ -305,6 +305,12 @@ class TestLogin:
         transport.take()
         assert ask(transport, b"PASS " + PASSWORD + b"\r\n") == b"-ERR send USER first\r\n"
 
+    def test_auth_forgets_the_name(self) -> None:
+        """Cancelled or not, it is not half of another login."""
+        transport = Host().connect()
+        ask(transport, b"USER " + NAME + b"\r\nAUTH PLAIN\r\n*\r\n")
+        assert ask(transport, b"PASS " + PASSWORD + b"\r\n") == b"-ERR send USER first\r\n"
+
     def test_passwords_in_the_clear_are_not_looked_at(self) -> None:
         """Neither login nor events ever see them."""
         host = Host(tls=TLS_CREATOR, plaintext_login=False)
@@ -470,6 +476,14 @@ class TestRetrieval:
         assert ask(transport, b"NOOP\r\n") == b"+OK done\r\n"
         assert not host.happened(MessageRetrieved)
 
+    def test_an_error_after_a_long_message(self) -> None:
+        """It is a reply, since no message is under way any more."""
+        host = Host([LARGE])
+        transport = host.logged_in()
+        ask(transport, b"RETR 1\r\n")
+        host.maildrop.on_content = raises(refusal.ContentDamaged())
+        assert ask(transport, b"RETR 1\r\n") == b"-ERR [SYS/PERM] the message is damaged\r\n"
+
     def test_fewer_octets_than_announced_are_damage(self) -> None:
         """Before the first octet a reply, later the end of the connection; never a short message."""
         host = Host([ONE])
@@ -608,7 +622,9 @@ class TestUpdate:
         transport = host.logged_in()
         transport.receive(b"DELE 1\r\nQUIT\r\n")
         transport.take()
-        let_pass(host, 240)
+        let_pass(host, 225)
+        assert not transport.aborted
+        let_pass(host, 15)
         assert transport.aborted
         assert transport.take() == b""
         assert not late.called
