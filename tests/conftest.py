@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 # Shared tests are no test modules by name; without this their assertions would fail without saying what they saw.
-pytest.register_assert_rewrite("tests.spool.contract")
+pytest.register_assert_rewrite("tests.spool.contract", "tests.live.host")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

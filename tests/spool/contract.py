@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tracemalloc
 from typing import Any
 
 from twisted.internet import reactor
@@ -62,6 +63,12 @@ LARGE = 1 << 20
 def in_background(awaitable: Any) -> Deferred[Any]:
     """Begin it now, to be awaited or cancelled later."""
     return awaitable if isinstance(awaitable, Deferred) else Deferred.fromCoroutine(awaitable)
+
+
+def let_go(deferred: Deferred[Any]) -> None:
+    """Cancel it, as for a client that went away; what it says to that is nobody's concern."""
+    deferred.addErrback(lambda failure: failure.trap(CancelledError, TemporaryRefusal))
+    deferred.cancel()
 
 
 def plain_octets(wire: bytes) -> int:
@@ -283,8 +290,7 @@ class DeliveryContract(SpoolTestCase):
     async def test_cancelled_commit(self) -> None:
         """Letting go of a commit's answer leaves the message whole or nowhere, and hinders nobody."""
         cancelled = in_background((await self.staged(b"Subject: let go\r\n\r\n")).commit())
-        cancelled.addErrback(lambda failure: failure.trap(CancelledError))
-        cancelled.cancel()
+        let_go(cancelled)
         await self.deliver()
         found = await self.contents()
         assert [content for content in found if content != b"Subject: let go\r\n\r\n"] == [MESSAGE]
@@ -483,6 +489,32 @@ class LargeContract(SpoolTestCase):
         await self._assert_comes_back(wire)
 
 
+class BoundedMemoryContract(SpoolTestCase):
+    """For spools that keep large messages elsewhere than in memory."""
+
+    async def test_memory_is_bounded(self) -> None:
+        """While messages of 20 MB come in and go out, never more than a few blocks of each are held."""
+        block = large_content(LARGE // 4)
+        staged = [await self.spool.stage(ENVELOPE, (Copy(ANN, b""),)) for _ in range(2)]
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        await gatherResults([in_background(self._write_blocks(message, block, 80)) for message in staged])
+        await gatherResults([in_background(message.commit()) for message in staged])
+        maildrop = await self.opened()
+        for number in 1, 2:
+            content = await maildrop.content(number)
+            for offset in range(0, content.wire_octets, len(block)):
+                assert await content.read(offset, len(block)) == block
+        assert tracemalloc.get_traced_memory()[1] < 10 * LARGE
+
+    async def _write_blocks(self, staged: IStagedMessage, block: bytes, count: int) -> None:
+        for _ in range(count):
+            # A new object each time, as from a transport.
+            room = staged.write(bytes(bytearray(block)))
+            if room is not None:
+                await room
+
+
 class SessionContract(SpoolTestCase):
     """`IMaildrop`: a snapshot, held exclusively."""
 
@@ -595,8 +627,7 @@ class SessionContract(SpoolTestCase):
             await self.deliver()
         maildrop = await self.opened()
         update = in_background(maildrop.update([1, 2]))
-        update.addErrback(lambda failure: failure.trap(CancelledError))
-        update.cancel()
+        let_go(update)
         maildrop.release()
         again = await self.opened(ANN, 10)
         assert again.totals.messages in (1, 3)
@@ -675,17 +706,16 @@ class ExclusiveContract(SpoolTestCase):
         """A client that goes away while it waits does not get the maildrop later."""
         first = await self.opened()
         waiting = in_background(self.spool.open_maildrop(ANN, 30))
-        waiting.addErrback(lambda failure: failure.trap(CancelledError))
         await deferLater(reactor, 0.02)
-        waiting.cancel()
+        let_go(waiting)
         first.release()
         await self.opened(ANN, 5)
 
     async def test_cancelled_opening(self) -> None:
         """An opening that was let go of before it was answered holds nothing."""
         opening = in_background(self.spool.open_maildrop(ANN, 0))
-        opening.addCallbacks(lambda maildrop: maildrop.release(), lambda failure: failure.trap(CancelledError))
-        opening.cancel()
+        opening.addCallback(lambda maildrop: maildrop.release())
+        let_go(opening)
         await self.opened(ANN, 5)
 
 
@@ -849,9 +879,9 @@ class LifeContract(SpoolTestCase):
         assert now.totals.messages == 1
 
     async def test_stop_while_one_waits(self) -> None:
-        """Who waits for a maildrop when the spool stops is refused, not forgotten."""
+        """Who waits for a maildrop when the spool stops is refused then, and does not wait on."""
         await self.opened()
-        waiting = in_background(self.spool.open_maildrop(ANN, 30))
+        waiting = in_background(self.spool.open_maildrop(ANN, 50)).addTimeout(5, reactor)
         await deferLater(reactor, 0.02)
         await self.spool.stop()
         await self.assert_raises(TemporaryRefusal, waiting)
