@@ -68,8 +68,9 @@ class Catalogue:
 
     @property
     def changes(self) -> int:
-        """A count that moves whenever a name changes, in whatever process."""
-        assert self._map is not None
+        """A count that moves whenever a name changes, in whatever process; -1 while the spool is stopped."""
+        if self._map is None:
+            return -1
         count: int = _COUNT.unpack_from(self._map)[0]
         return count
 

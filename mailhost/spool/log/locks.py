@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
-from mailhost.refusal import MaildropInUse
+from mailhost.refusal import MaildropInUse, SpoolUnavailable
 from mailhost.spool.files import Files
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.threads import Threads
@@ -21,6 +22,9 @@ from mailhost.spool.log.threads import Threads
 _POLL_SECONDS = 0.1
 
 T = TypeVar("T")
+
+Queues = dict[int, "deque[Deferred[None]]"]
+"""Maildrops that are held here, or about to be, each with those that wait for it."""
 
 
 class Hold(Generic[T]):
@@ -40,7 +44,7 @@ class Hold(Generic[T]):
     def release(self) -> None:
         """A second call does nothing."""
         if self.drop():
-            self._locks.free(self._maildrop)
+            self._locks.released(self, self._maildrop)
 
     def drop(self) -> bool:
         """Let go of the file's lock only.  @return: whether it was held."""
@@ -57,7 +61,8 @@ class Locks:
         self._reactor = reactor
         self._layout = layout
         self._threads = threads
-        self._waiting: dict[int, deque[Deferred[None]]] = {}
+        self._queues: Queues = {}
+        self._holds: set[Hold[Any]] = set()
         self.files = files
 
     def path(self, maildrop: int) -> str:
@@ -67,21 +72,67 @@ class Locks:
         """
         @param look: called with the maildrop's id once it is locked, in the thread that locked it.
         @raise MaildropInUse: it was not let go within that time.
+        @raise SpoolUnavailable: the spool was stopped meanwhile.
         """
         until = self._reactor.seconds() + wait_seconds
+        queues = self._queues
         await self._wait_here(maildrop, until)
         try:
-            while True:
-                hold = await self._try(maildrop, look)
-                if hold is not None:
-                    return hold
-                left = until - self._reactor.seconds()
-                if left <= 0:
-                    raise MaildropInUse
-                await self._pause(min(left, _POLL_SECONDS))
+            hold = await self._lock_by(maildrop, until, look)
+            if queues is not self._queues:
+                hold.drop()
+                raise SpoolUnavailable(cause="stopped")
         except BaseException:
-            self.free(maildrop)
+            _free(queues, maildrop)
             raise
+        self._holds.add(hold)
+        return hold
+
+    def stop(self) -> None:
+        """All holds are lost, and whoever waits is refused."""
+        queues, self._queues = self._queues, {}
+        holds, self._holds = self._holds, set()
+        for hold in holds:
+            hold.drop()
+        for queue in queues.values():
+            while queue:
+                queue.popleft().errback(SpoolUnavailable(cause="stopped"))
+
+    # -- within this process
+
+    async def _wait_here(self, maildrop: int, until: float) -> None:
+        queue = self._queues.get(maildrop)
+        if queue is None:
+            self._queues[maildrop] = deque()
+            return
+        left = until - self._reactor.seconds()
+        if left <= 0:
+            raise MaildropInUse
+        turn: Deferred[None] = Deferred()
+        queue.append(turn)
+        patience = self._reactor.callLater(left, turn.errback, MaildropInUse())
+        try:
+            await turn
+        finally:
+            if turn in queue:
+                queue.remove(turn)
+            if patience.active():
+                patience.cancel()
+
+    def released(self, hold: Hold[Any], maildrop: int) -> None:
+        """The next who waits here may go on."""
+        self._holds.discard(hold)
+        _free(self._queues, maildrop)
+
+    # -- between processes
+
+    async def _lock_by(self, maildrop: int, until: float, look: Callable[[int], T]) -> Hold[T]:
+        while (hold := await self._try(maildrop, look)) is None:
+            left = until - self._reactor.seconds()
+            if left <= 0:
+                raise MaildropInUse
+            await deferLater(self._reactor, min(left, _POLL_SECONDS))
+        return hold
 
     def _try(self, maildrop: int, look: Callable[[int], T]) -> Deferred[Hold[T] | None]:
         """Whoever cancels this leaves nothing locked."""
@@ -106,41 +157,9 @@ class Locks:
         self.files.close(fd)
         return None
 
-    async def _wait_here(self, maildrop: int, until: float) -> None:
-        queue = self._waiting.get(maildrop)
-        if queue is None:
-            self._waiting[maildrop] = deque()
-            return
-        left = until - self._reactor.seconds()
-        if left <= 0:
-            raise MaildropInUse
-        turn: Deferred[None] = Deferred()
-        queue.append(turn)
-        patience = self._reactor.callLater(left, turn.cancel)
-        try:
-            await turn
-        except BaseException as error:
-            if turn in queue:
-                queue.remove(turn)
-            raise MaildropInUse from error
-        finally:
-            if patience.active():
-                patience.cancel()
 
-    def free(self, maildrop: int) -> None:
-        """The next who waits here may go on."""
-        queue = self._waiting[maildrop]
-        if queue:
-            queue.popleft().callback(None)
-        else:
-            del self._waiting[maildrop]
-
-    def _pause(self, seconds: float) -> Deferred[None]:
-        pause: Deferred[None] = Deferred()
-        self._reactor.callLater(seconds, _fire, pause)
-        return pause
-
-
-def _fire(pause: Deferred[None]) -> None:
-    if not pause.called:
-        pause.callback(None)
+def _free(queues: Queues, maildrop: int) -> None:
+    if queues[maildrop]:
+        queues[maildrop].popleft().callback(None)
+    else:
+        del queues[maildrop]

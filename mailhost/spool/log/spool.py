@@ -113,6 +113,7 @@ class LogSpool:
         self._running = False
         await self._committer.stop()
         await self._indexer.stop()
+        self._locks.stop()
         self._let_go()
 
     def _let_go(self) -> None:
