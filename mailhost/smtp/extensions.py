@@ -45,7 +45,7 @@ def check_rcpt_parameters(parameters: Parameters) -> None:
 
 def _size(value: str | None, listener: Listener) -> None:
     """RFC 1870 3 to 6: up to twenty digits; a declaration that is too large spares both sides the message."""
-    if value is None or not re.fullmatch("[0-9]{1,20}", value):
+    if value is None or not _SIZE.fullmatch(value):
         raise BadParameter("SIZE=octets")
     if int(value) > listener.limits.message_octets:
         raise MessageTooLarge(f"the limit is {listener.limits.message_octets} octets")
@@ -67,6 +67,7 @@ def _auth(value: str | None, listener: Listener) -> None:
         raise BadParameter("AUTH=<> or AUTH=mailbox in xtext")
 
 
+_SIZE = re.compile("[0-9]{1,20}")
 _XTEXT = re.compile(r"<>|(?:[!-*,-<>-~]|\+[0-9A-F]{2})++")
 
 _MAIL_PARAMETERS: dict[str, Callable[[str | None, Listener], None]] = {

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mailhost import refusal, sasl
-from mailhost.octets import LineTooLong
 from mailhost.smtp import grammar
+from mailhost.smtp.content import BareLineEnd
 from mailhost.wire.conversation import Then
 
 # RFC 5321 4.5.3.1.5: a reply line has at most 512 octets with code and CRLF.
@@ -151,7 +151,7 @@ _REFUSALS: dict[type[refusal.Refusal], Reply] = {
     grammar.BadParameter: reply(501, "5.5.4", "Bad parameter", counted=True),
     grammar.UnknownParameter: reply(555, "5.5.4", "Parameter not recognized or not implemented", counted=True),
     grammar.NonASCIIAddress: reply(553, "5.6.7", "Address beyond ASCII, and SMTPUTF8 is not offered"),
-    LineTooLong: LINE_TOO_LONG,
+    BareLineEnd: BARE_LINE_END,
     sasl.Malformed: reply(501, "5.5.2", "Bad authentication response", counted=True),
     refusal.NoSuchMaildrop: reply(550, "5.1.1", "No such mailbox here"),
     refusal.RelayDenied: reply(550, "5.7.1", "Relaying denied"),

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from mailhost.envelope import Client, Outcome, Parameters, Path
 from mailhost.interfaces import IDelivery, ILoggedIn, ILogin, IStagedMessage, ITransaction
 from mailhost.limits import Limits
-from mailhost.refusal import LoginFailed, NoSuchMaildrop, RelayDenied
+from mailhost.refusal import LoginFailed, MaildropFull, NoSuchMaildrop, RelayDenied
 from mailhost.smtp.factory import SMTPFactory
 from mailhost.testing.transport import FakeTransport
 
@@ -79,7 +79,7 @@ class FakeStaged:
 
 @implementer(ITransaction)
 class FakeTransaction:
-    """Takes everybody at example.test but `nobody`."""
+    """Takes everybody at example.test but `nobody`, and `full`, whose maildrop is."""
 
     def __init__(self, script: Script, client: Client, reverse_path: Path, parameters: Parameters) -> None:
         self._script = script
@@ -95,6 +95,8 @@ class FakeTransaction:
             raise RelayDenied
         if forward_path.local_part == "nobody":
             raise NoSuchMaildrop
+        if forward_path.local_part == "full":
+            raise MaildropFull
         self.forward_paths.append(forward_path)
 
     async def content(self) -> IStagedMessage:
