@@ -1,5 +1,5 @@
 """
-The wiring: which part is given to which.  Read `Assembly._wiring` from top to bottom and you have read how a mail host is put together.
+The wiring: which part is given to which.  `Assembly._wiring` and `_avatars`, read from top to bottom, are the diagram.
 
 Everything that runs a host comes here: twistd's plugins, `mailhost run`, and applications by `mailhost.embed`.
 """
@@ -14,6 +14,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
+from zope.interface import Interface
 
 from mailhost.cred.chain import build_portal
 from mailhost.cred.login import Login
@@ -26,11 +27,12 @@ from mailhost.events import Observer, unobserved
 from mailhost.interfaces import IAddressBook, IDelivery, ILogin, IMaildrop, ISpool
 from mailhost.pop3.factory import POP3Factory
 from mailhost.service.certificates import ServerCertificate
-from mailhost.service.checkers import accounts_of, make_checkers
+from mailhost.service.checkers import SeveralAccounts, accounts_of, make_checkers
 from mailhost.service.config import Config, ConfigError, Listen
 from mailhost.service.host import MailHost, Wiring
 from mailhost.service.listen import Door, SessionFactory
 from mailhost.smtp.factory import SMTPFactory
+from mailhost.spool.log.spool import LogSpool
 from mailhost.spool.memory import MemorySpool
 
 MAIL_IN = frozenset({"smtp", "submission"})
@@ -78,9 +80,9 @@ class Assembly:
         @raise CertificateError: a certificate that cannot be used.
         """
         spool = self._given.spool or self._spool(config)
-        host = MailHost(reactor=self._reactor, spool=spool, wiring=self._wiring(config, spool), observer=self.observer)
+        wiring = self._wiring(config, spool, *self._read(config))
         self.config = config
-        return host
+        return MailHost(reactor=self._reactor, spool=spool, wiring=wiring, observer=self.observer)
 
     async def reload(self, host: MailHost, config: Config) -> list[str]:
         """
@@ -90,42 +92,50 @@ class Assembly:
         @raise Exception: as `host` does, and CannotListen, and what checkers raise; nothing has changed then.
         """
         unchanged = [key for key in ("spool", "workers", "log") if getattr(config, key) != getattr(self.config, key)]
-        await host.change(self._wiring(config, host.spool))
+        checkers, certificate = await self._in_thread(self._read, config)
+        await host.change(self._wiring(config, host.spool, checkers, certificate))
         self.config = config
         return unchanged
 
-    def _wiring(self, config: Config, spool: ISpool) -> Wiring:
-        given = self._given
-        checkers = given.checkers if given.checkers is not None else make_checkers(config)
-        book = given.address_book or _address_book(config, checkers)
-        realm = MailRealm(
-            {
-                IDelivery: given.delivery
-                or delivery_avatars(spool, book, hostname=config.hostname, clock=self._reactor),
-                IMaildrop: given.maildrop
-                or maildrop_avatars(spool, book, wait_seconds=config.limits.maildrop_wait_seconds),
-            }
-        )
-        portal = given.portal or build_portal(realm, checkers, self.observer)
+    def _wiring(
+        self, config: Config, spool: ISpool, checkers: Sequence[ICredentialsChecker], certificate: _Certificate
+    ) -> Wiring:
+        listeners = [listen for listen in config.listen if listen.protocol in self._protocols]
+        if not listeners and config.listen:
+            raise ConfigError(f"no [[listen]] is for {' or '.join(sorted(self._protocols))}")
+
+        portal = self._given.portal
+        if portal is None:
+            realm = MailRealm(self._avatars(config, listeners, spool, checkers))
+            portal = build_portal(realm, checkers, self.observer)
         mail_in = self._login(portal, IDelivery, config)
         mail_out = self._login(portal, IMaildrop, config)
-        certificate = self._certificate(config)
-
         doors = [
             self._door(listen, config, mail_in if listen.protocol in MAIL_IN else mail_out, certificate)
-            for listen in config.listen
-            if listen.protocol in self._protocols
+            for listen in listeners
         ]
-        if not doors and config.listen:
-            raise ConfigError(f"no [[listen]] is for {' or '.join(sorted(self._protocols))}")
         return Wiring(doors, *self._lives(checkers, certificate))
+
+    def _avatars(
+        self, config: Config, listeners: Sequence[Listen], spool: ISpool, checkers: Sequence[ICredentialsChecker]
+    ) -> dict[type[Interface], AvatarFactory]:
+        """What each kind of login gets: what was given, else our own over the spool and an address book."""
+        given = {IDelivery: self._given.delivery, IMaildrop: self._given.maildrop}
+        avatars = {interface: factory for interface, factory in given.items() if factory is not None}
+        wanted = {IDelivery if listen.protocol in MAIL_IN else IMaildrop for listen in listeners} - avatars.keys()
+        if not wanted:
+            return avatars
+        book = self._given.address_book or _address_book(config, checkers, mail_in=IDelivery in wanted)
+        ours = {
+            IDelivery: delivery_avatars(spool, book, hostname=config.hostname, clock=self._reactor),
+            IMaildrop: maildrop_avatars(spool, book, wait_seconds=config.limits.maildrop_wait_seconds),
+        }
+        return {**ours, **avatars}
 
     def _spool(self, config: Config) -> ISpool:
         directory = config.spool_directory
         if directory is None:
             return MemorySpool(reactor=self._reactor, observer=self.observer)
-        from mailhost.spool.log.spool import LogSpool
-
         return LogSpool(directory, reactor=self._reactor, observer=self.observer)
 
     def _login(self, portal: Portal, interface: Any, config: Config) -> ILogin:
@@ -138,14 +148,15 @@ class Assembly:
             limits=config.limits,
         )
 
-    def _certificate(self, config: Config) -> ServerCertificate | None:
+    def _read(self, config: Config) -> tuple[Sequence[ICredentialsChecker], _Certificate]:
+        """All that is read from files; in a thread while others are served."""
+        checkers = self._given.checkers if self._given.checkers is not None else make_checkers(config)
         if config.tls is None:
-            return None
-        return ServerCertificate(
-            config.path(config.tls.certificate), config.path(config.tls.private_key), self.observer
-        )
+            return checkers, None
+        paths = config.path(config.tls.certificate), config.path(config.tls.private_key)
+        return checkers, ServerCertificate(*paths, self.observer)
 
-    def _door(self, listen: Listen, config: Config, login: ILogin, certificate: ServerCertificate | None) -> Door:
+    def _door(self, listen: Listen, config: Config, login: ILogin, certificate: _Certificate) -> Door:
         implicit = listen.tls == "implicit"
         make = _PROTOCOLS[listen.protocol]
         factory = make(
@@ -162,7 +173,7 @@ class Assembly:
         return Door(listen.name, listen.endpoint, factory, certificate if implicit else None)
 
     def _lives(
-        self, checkers: Sequence[ICredentialsChecker], certificate: ServerCertificate | None
+        self, checkers: Sequence[ICredentialsChecker], certificate: _Certificate
     ) -> tuple[list[_Call], list[_Call]]:
         """What to call at the start and at the end."""
         starting: list[_Call] = []
@@ -181,13 +192,21 @@ class Assembly:
 
 
 _Call = Callable[[], Awaitable[object] | None]
+_Certificate = ServerCertificate | None
 
 
-def _address_book(config: Config, checkers: Sequence[ICredentialsChecker]) -> IAddressBook:
+def _address_book(config: Config, checkers: Sequence[ICredentialsChecker], *, mail_in: bool) -> IAddressBook:
+    """@param mail_in: who is to get mail must be known; without it the book only says which maildrop is whose."""
+    accounts = accounts_of(checkers)
+    if accounts is None and mail_in:
+        raise ConfigError(
+            "no checker can say which addresses exist, so no mail could be taken: "
+            'add one that can, such as "passwd:passwd", to checkers'
+        )
     try:
         return AddressBook(
             config.domains,
-            accounts_of(checkers),
+            accounts or SeveralAccounts(()),
             hostname=config.hostname,
             aliases=config.aliases,
             catch_all=config.catch_all,

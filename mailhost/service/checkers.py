@@ -66,12 +66,9 @@ class SeveralAccounts:
         return False
 
 
-def accounts_of(checkers: Sequence[ICredentialsChecker]) -> IAccounts:
-    """@raise ConfigError: none of them knows its accounts."""
+def accounts_of(checkers: Sequence[ICredentialsChecker]) -> IAccounts | None:
+    """Who has an account, as far as checkers can say; None when none of them can."""
     several = [accounts for checker in checkers if (accounts := IAccounts(checker, None)) is not None]
     if not several:
-        raise ConfigError(
-            "no checker can say which addresses exist, so no mail could be taken: "
-            'add one that can, such as "passwd:passwd", to checkers'
-        )
+        return None
     return several[0] if len(several) == 1 else SeveralAccounts(several)

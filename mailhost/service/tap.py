@@ -222,7 +222,7 @@ class Program(Service):
         self._notifier.reloading()
         try:
             await self._take_over()
-        except (ConfigError, CertificateError, CannotListen, Refusal, OSError) as error:
+        except (ConfigError, CertificateError, CannotListen, Refusal, OSError, ValueError) as error:
             self._observer(Trouble("reload refused; everything stays as it was", error))
         except Exception as error:
             self._observer(Bug("reload", error))

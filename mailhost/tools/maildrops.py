@@ -16,6 +16,7 @@ from mailhost.interfaces import ISpool
 from mailhost.refusal import NoSuchMaildrop, Refusal
 from mailhost.service.config import Config
 from mailhost.service.observers import explain
+from mailhost.spool.log.spool import LogSpool
 from mailhost.tools.main import Failed
 from mailhost.tools.owner import become_owner
 
@@ -62,8 +63,6 @@ def _with_spool(config: Config, name: str, work: Callable[[ISpool], Awaitable[No
     outcome: list[bool | Exception] = []
 
     async def main(reactor: Any) -> None:
-        from mailhost.spool.log.spool import LogSpool
-
         try:
             outcome.append(await _done(LogSpool(directory, reactor=reactor), name, work))
         except Refusal as refusal:

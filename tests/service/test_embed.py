@@ -1,0 +1,161 @@
+"""A host among an application's services, from values and objects; and what docs/embedding.md shows, run."""
+
+from __future__ import annotations
+
+import poplib
+import re
+import smtplib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.application.service import IServiceCollection, MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailhost.embed import CannotListen, ConfigError, MailHost, MemorySpool
+from mailhost.service.certificates import make_self_signed
+
+EXAMPLES = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parent.parent.parent / "docs" / "embedding.md").read_text(), re.DOTALL
+)
+MESSAGE = b"Subject: An order\r\n\r\n.One\r\n..Two\r\n"
+
+
+def send(port: int, forward_path: str = "ann@example.test") -> None:
+    with smtplib.SMTP("127.0.0.1", port, timeout=5) as client:
+        client.sendmail("bob@far.example", [forward_path], MESSAGE)
+
+
+def fetch(port: int) -> bytes:
+    """The only message of ann's."""
+    client = poplib.POP3("127.0.0.1", port, timeout=5)
+    client.user("ann@example.test")
+    client.pass_("secret")
+    lines = client.retr(1)[1]
+    client.quit()
+    return b"".join(line + b"\r\n" for line in lines)
+
+
+async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    return await deferToThread(function, *arguments)
+
+
+class ExampleTests(TestCase):
+    def run_example(self, number: int) -> dict[str, Any]:
+        names: dict[str, Any] = {}
+        exec(compile(EXAMPLES[number], "embedding.md", "exec"), names)
+        return names
+
+    def test_a_whole_host(self) -> Deferred[None]:
+        """The first example takes a message in and gives it out, octet for octet, twice in a row."""
+        names = self.run_example(0)
+        services = IServiceCollection(names["application"])
+
+        async def scenario() -> None:
+            host = names["host"]
+            for number in (1, 2):
+                services.startService()
+                await host.when_ready()
+                if number == 1:
+                    await in_thread(send, host.addresses["in"].port)
+                assert (await in_thread(fetch, host.addresses["out"].port)).endswith(MESSAGE)
+                await services.stopService()
+
+        return Deferred.fromCoroutine(scenario())
+
+    def test_mail_into_an_application(self) -> Deferred[None]:
+        """The second example's delivery has the message when the client has its 250, and refuses whom it does not know."""
+        names = self.run_example(1)
+
+        async def scenario() -> None:
+            host = names["host"]
+            host.startService()
+            await host.when_ready()
+            port = host.addresses["in"].port
+            await in_thread(send, port, "orders@mx.example.test")
+            assert names["shop"] == [MESSAGE.replace(b"\r\n.", b"\r\n..")]
+            with pytest.raises(smtplib.SMTPRecipientsRefused):
+                await in_thread(send, port, "nobody@mx.example.test")
+            await host.stopService()
+
+        return Deferred.fromCoroutine(scenario())
+
+
+class MailHostTests(TestCase):
+    def test_two_hosts_in_one_process(self) -> Deferred[None]:
+        """They share nothing: what goes into one is not in the other."""
+        first, second = (ExampleTests.run_example(self, 0)["host"] for _ in range(2))  # type: ignore[arg-type]
+        for host in (first, second):
+            host.disownServiceParent()
+
+        async def scenario() -> None:
+            both = MultiService()
+            for host in (first, second):
+                host.setServiceParent(both)
+            both.startService()
+            await first.when_ready()
+            await second.when_ready()
+            await in_thread(send, first.addresses["in"].port)
+            assert (await in_thread(fetch, first.addresses["out"].port)).endswith(MESSAGE)
+            with pytest.raises(poplib.error_proto):
+                await in_thread(fetch, second.addresses["out"].port)
+            await both.stopService()
+
+        return Deferred.fromCoroutine(scenario())
+
+    def test_what_is_wrong_is_raised(self) -> None:
+        """Values that cannot be used end the start with words, not with a log line."""
+        host = MailHost(hostname="mx.example.test", spool=MemorySpool())
+        host.listen("imap", "tcp:0")
+        with pytest.raises(ConfigError, match=r'\[\[listen\]\] 1, protocol: "imap" is none of'):
+            host.startService()
+
+    def test_mail_needs_a_place(self) -> None:
+        """Without spool or delivery nothing is accepted, since it would be lost."""
+        host = MailHost(hostname="mx.example.test")
+        host.listen("smtp", "tcp:0")
+        with pytest.raises(ConfigError, match="smtp needs a spool, or delivery= in its place"):
+            host.startService()
+
+    def test_a_port_in_use(self) -> Deferred[None]:
+        """The start raises, in the caller's face."""
+        first = ExampleTests.run_example(self, 1)["host"]  # type: ignore[arg-type]
+        second = ExampleTests.run_example(self, 1)  # type: ignore[arg-type]
+
+        async def scenario() -> None:
+            first.startService()
+            await first.when_ready()
+            host = MailHost(hostname="mx.example.test", delivery=second["orders"])
+            host.listen("smtp", f"tcp:{first.addresses['in'].port}:interface=127.0.0.1")
+            with pytest.raises(CannotListen, match="Address already in use"):
+                host.startService()
+            await first.stopService()
+
+        return Deferred.fromCoroutine(scenario())
+
+    def test_tls_by_a_certificate(self) -> Deferred[None]:
+        """With a certificate STARTTLS is offered without being asked for."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        certificate, key = make_self_signed(["127.0.0.1"])
+        (directory / "both.pem").write_bytes(certificate + key)
+        names = ExampleTests.run_example(self, 1)  # type: ignore[arg-type]
+        path = str(directory / "both.pem")
+        host = MailHost(hostname="mx.example.test", delivery=names["orders"], certificate=path, private_key=path)
+        host.listen("smtp", "tcp:0:interface=127.0.0.1", name="in")
+
+        def offers_starttls(port: int) -> bool:
+            with smtplib.SMTP("127.0.0.1", port, timeout=5) as client:
+                client.ehlo()
+                return client.starttls()[0] == 220
+
+        async def scenario() -> None:
+            host.startService()
+            await host.when_ready()
+            assert await in_thread(offers_starttls, host.addresses["in"].port)  # type: ignore[attr-defined]
+            await host.stopService()
+
+        return Deferred.fromCoroutine(scenario())
