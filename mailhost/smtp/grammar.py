@@ -6,7 +6,7 @@ nothing can be misread: one space behind the colon of `FROM:` and `TO:`, spaces 
 whatever a client calls itself.
 
 Source routes are read and dropped (RFC 5321 appendix C).  No expression here can go back over what it has taken: every repetition
-is possessive.
+is possessive, and none of them holds a choice or a group that is captured, which early releases of Python 3.11 got wrong.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class NonASCIIAddress(Refusal):
 
 
 _DOT_STRING = rb"[\w!#$%&'*+/=?^`{|}~-]++(?:\.[\w!#$%&'*+/=?^`{|}~-]++)*+"  # \w of octets is ASCII only
-_QUOTED = rb"(?:[ !#-\[\]-~]|\\[ -~])*+"
+_QUOTED = rb"[ !#-\[\]-~]*+(?:\\[ -~][ !#-\[\]-~]*+)*+"
 _LABEL = rb"[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+"
 _DOMAIN = _LABEL + rb"(?:\." + _LABEL + rb")*+"
 _ROUTE = rb"(?:@" + _DOMAIN + rb"(?:,@" + _DOMAIN + rb")*+:)?+"
@@ -70,7 +70,7 @@ _MAILBOX = re.compile(
 _POSTMASTER = re.compile(rb"<((?i:postmaster))>")
 _QUOTED_PAIR = re.compile(rb"\\(.)")
 
-_PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~]++))?+")
+_PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~]++))?")
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
