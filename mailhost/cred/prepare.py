@@ -5,6 +5,8 @@ from __future__ import annotations
 import stringprep
 import unicodedata
 
+import idna
+
 _PROHIBITED = (
     stringprep.in_table_c12,
     stringprep.in_table_c21_c22,
@@ -19,10 +21,31 @@ _PROHIBITED = (
 
 
 def name(text: str) -> str:
-    """Without case, and composed: `Zoë@Example.TEST` and `ZOE` with a combining diaeresis are the same account."""
+    """
+    An account's one name: the local part in lower case and composed (RFC 8265 3.3), the domain in lower-case A-labels (RFC 5891).
+
+    These are an address book's canonical addresses too, so that a login opens the maildrop that its mail goes to.  Lower case, not
+    case folding, keeps `ß` and `ss` apart.  Anything is taken: what is no address is nobody's name.
+    """
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    local_part, at, domain = text.rpartition("@")
+    if not at:
+        return _lower(text)
+    return f"{_lower(local_part)}@{_domain(domain)}"
+
+
+def _lower(text: str) -> str:
+    return unicodedata.normalize("NFC", text.lower())
+
+
+def _domain(domain: str) -> str:
+    if domain.isascii():
+        return domain.lower()
+    try:
+        return idna.encode(domain, uts46=True).decode("ascii").lower()
+    except ValueError:
+        return _lower(domain)
 
 
 def name_of(octets: bytes) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Hashable
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from mailhost.cred import prepare
 from mailhost.refusal import LoginUnavailable
 
 # An office or a carrier's gateway stands behind one address: so many mistakes of different people slow nobody.
@@ -50,7 +51,7 @@ class Throttle:
         self._keys = keys
         self._accounts = _Failures(clock, first_seconds, most_seconds, forget_seconds, 0, keys)
         self._networks = _Failures(clock, first_seconds, most_seconds, forget_seconds, _FREE_FOR_A_NETWORK, keys)
-        self._known: OrderedDict[tuple[bytes, str], None] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._waiting: Counter[Hashable] = Counter()
 
     async def turn(self, account: bytes, host: str) -> None:
@@ -69,10 +70,9 @@ class Throttle:
 
     def seconds(self, account: bytes, host: str) -> float:
         """How long an attempt that came now would wait."""
-        network = network_of(host)
         return max(
             self._accounts.seconds(self._account_key(account, host)),
-            self._networks.seconds(network) if network else 0.0,
+            self._networks.seconds(network_of(host)),
         )
 
     def failed(self, account: bytes, host: str) -> None:
@@ -174,6 +174,6 @@ def network_of(host: str) -> str:
     return "" if address.is_loopback else address.packed[:8].hex()
 
 
-def _folded(account: bytes) -> bytes:
+def _folded(account: bytes) -> str:
     """One key for all spellings, and no more of it than is worth remembering."""
-    return account[:255].lower()
+    return prepare.name_of(account[:255])

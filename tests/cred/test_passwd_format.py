@@ -32,7 +32,7 @@ class TestAccepted:
             ("ann@x:{PLAIN}se#cret", "ann@x", b"se#cret"),
             ("a#b@x:{PLAIN}secret", "a#b@x", b"secret"),
             ("ann@x:{PLAIN}secret # new: since May", "ann@x", b"secret"),
-            ("zoë@exämple.test:{PLAIN}sëcret", "zoë@exämple.test", "sëcret".encode()),
+            ("zoë@exämple.test:{PLAIN}sëcret", "zoë@xn--exmple-cua.test", "sëcret".encode()),
             ("ann@x:{PLAIN}secret::::", "ann@x", b"secret"),
             (f"ann@x:{SCRAM}", "ann@x", b"secret"),
         ],

@@ -16,7 +16,9 @@ from mailhost.cred import prepare
         ("ZOË@example.test", "zoë@example.test"),
         ("zoe\u0308@example.test", "zoë@example.test"),
         ("ZOE\u0308@example.test", "zoë@example.test"),
-        ("STRASSE@example.test", "straße@example.test"),
+        ("zoë@EXÄMPLE.test", "zoë@xn--exmple-cua.test"),
+        ("ann@exa\u0308mple.test", "ann@xn--exmple-cua.test"),
+        ("Ann@bücher.example", "ann@XN--BCHER-KVA.example"),
     ],
 )
 def test_same_name(one: str, other: str) -> None:
@@ -26,7 +28,8 @@ def test_same_name(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("zoe@x", "zoë@x"), ("ann@x", "ann@x "), ("a.nn@x", "ann@x"), ("\u039a@x", "K@x")]
+    ("one", "other"),
+    [("zoe@x", "zoë@x"), ("ann@x", "ann@x "), ("a.nn@x", "ann@x"), ("strasse@x", "straße@x"), ("\u039a@x", "K@x")],
 )
 def test_other_name(one: str, other: str) -> None:
     """Nothing else is taken for the same."""
@@ -44,6 +47,14 @@ def test_names_from_any_octets(octets: bytes) -> None:
     except UnicodeDecodeError:
         with pytest.raises(UnicodeEncodeError):
             name.encode()
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=10))
+def test_names_from_any_text(text: str) -> None:
+    """Prepared once or twice, upper or lower, is the same."""
+    name = prepare.name(text)
+    assert prepare.name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -70,3 +81,11 @@ def test_saslprep(sent: str, prepared: str) -> None:
 def test_what_saslprep_refuses_stays(octets: bytes) -> None:
     """A password with prohibited characters or mixed directions, or that vanishes, matches nothing but itself."""
     assert prepare.password(octets) == octets
+
+
+@pytest.mark.parametrize(
+    "octets", [b"a@\xff\xfe", "ä@a..b\u00e4".encode(), ("ä@" + "ä" * 300).encode(), "ä@ä ä".encode(), b"\xc3\xa4@"]
+)
+def test_domains_that_are_none(octets: bytes) -> None:
+    """A client may send what is no domain; it then is nobody's name, and no error."""
+    assert prepare.name_of(octets)

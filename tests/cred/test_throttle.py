@@ -60,8 +60,8 @@ class ThrottleTests(SynchronousTestCase):
 
     def test_case_of_the_account(self) -> None:
         """Another spelling is no other account."""
-        self.fail_times(3, b"ANN")
-        assert self.throttle.seconds(b"ann", NEAR) == 4
+        self.fail_times(3, "ZOË@x".encode())
+        assert self.throttle.seconds("zoë@x".encode(), NEAR) == 4
 
     def test_network(self) -> None:
         """Many accounts tried from one network slow all of it, but ten mistakes there slow nobody."""
@@ -110,7 +110,7 @@ class ThrottleTests(SynchronousTestCase):
         assert len(throttle._accounts._levels) <= 100
         assert len(throttle._networks._levels) <= 100
         assert len(throttle._known) <= 100
-        assert all(len(key) <= 255 for key in throttle._accounts._levels if isinstance(key, bytes))
+        assert all(len(key) <= 255 for key in throttle._accounts._levels if isinstance(key, str))
 
     def test_waiting_ends(self) -> None:
         """Who waits goes on when the time has come, and leaves nothing behind."""
