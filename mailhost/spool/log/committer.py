@@ -140,7 +140,9 @@ class Committer:
 
     def _group_written(self, change: Change, indexed: bool) -> None:
         self._pace.took_in_thread(self._writer.sync_seconds)
-        if not indexed:
+        if indexed:
+            self._indexer.indexed_in_thread()
+        else:
             self._indexer.index_later(change)
         self._succeeded()
 

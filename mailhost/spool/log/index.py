@@ -24,6 +24,7 @@ from mailhost.envelope import Totals
 
 _FORMAT = 1
 _APPLICATION = 0x6D68_6F31
+_MANY_FRAMES = 16_384  # pages of 4 KiB in the write-ahead log
 
 _SCHEMA = """
 CREATE TABLE about (generation INTEGER NOT NULL);
@@ -213,10 +214,20 @@ class Index:
             return _commit(self._patient, forget)
 
     def checkpoint(self) -> None:
-        """Move what is in the write-ahead log to its place.  Most of it while others write; the rest is short."""
-        with self._patiently:
-            assert self._patient is not None
-            self._patient.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        """
+        Move what is in the write-ahead log to its place, so that the log begins anew with the next transaction.
+
+        Most of it goes while others write.  They are made to wait only when the log has grown far, because they never left a gap.
+        """
+        connection = self._connect(seconds=1)
+        try:
+            for mode in ("PASSIVE", "PASSIVE", "RESTART"):
+                _, frames, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                if frames == moved or frames < _MANY_FRAMES:
+                    return
+        finally:
+            self._open.remove(connection)
+            connection.close()
 
     # -- reading
 

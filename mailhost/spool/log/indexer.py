@@ -22,6 +22,8 @@ from mailhost.spool.log.threads import Threads
 
 _SOON_SECONDS = 0.05
 _LONGEST_SECONDS = 30.0
+# Transactions after which the index's own log is emptied: some megabytes, so that a start has little to read there.
+_CHECKPOINT_AFTER = 500
 
 
 class Indexer:
@@ -38,6 +40,8 @@ class Indexer:
         self._retry: Any = None
         self._working: Deferred[None] | None = None
         self._pause = _SOON_SECONDS
+        self._commits = 0
+        self._checkpoint: Deferred[None] | None = None
 
     @property
     def behind(self) -> bool:
@@ -49,7 +53,7 @@ class Indexer:
         if not self._waiting:
             try:
                 if self._index.commit_now(change):
-                    self._files.fault_point("index.committed")
+                    self._indexed()
                     return
             except sqlite3.Error as error:
                 self._complain(error)
@@ -63,8 +67,28 @@ class Indexer:
             self._index.commit([change])
         except sqlite3.Error:
             return False
-        self._files.fault_point("index.committed")
         return True
+
+    def indexed_in_thread(self) -> None:
+        """To be told afterwards, when `index_in_thread` has succeeded."""
+        self._indexed()
+
+    def _indexed(self) -> None:
+        self._files.fault_point("index.committed")
+        self._commits += 1
+        if self._commits >= _CHECKPOINT_AFTER and self._checkpoint is None:
+            self._commits = 0
+            self._checkpoint = self._threads.run(self._index.checkpoint)
+            self._checkpoint.addErrback(self._not_checkpointed)
+            self._checkpoint.addCallback(self._checkpointed)
+
+    def _checkpointed(self, _: None) -> None:
+        self._checkpoint = None
+
+    def _not_checkpointed(self, failure: Any) -> None:
+        failure.trap(sqlite3.Error)
+        if not is_busy(failure.value):
+            self._complain(failure.value)
 
     def index_later(self, change: Change) -> None:
         change.again = True  # whoever takes the segment over in the meantime indexes it too
@@ -94,7 +118,7 @@ class Indexer:
         self._working = None
         self._pause = _SOON_SECONDS
         del self._waiting[:count]
-        self._files.fault_point("index.committed")
+        self._indexed()
         if self._waiting:
             self._try()
         else:
@@ -121,8 +145,9 @@ class Indexer:
 
     async def stop(self) -> None:
         """One more try, if something waits; what is not indexed then is found at the next start."""
-        if self._working is not None:
-            await _ended(self._working)
+        for under_way in (self._working, self._checkpoint):
+            if under_way is not None:
+                await _ended(under_way)
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

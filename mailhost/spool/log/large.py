@@ -122,7 +122,9 @@ class LargeFile:
         except BaseException:
             self.abort()
             raise
-        if change is not None:
+        if change is None:
+            self._indexer.indexed_in_thread()
+        else:
             self._indexer.index_later(change)
 
     async def _all_written(self) -> None:

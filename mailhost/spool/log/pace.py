@@ -9,12 +9,14 @@ _SHORT_SECONDS = 0.001
 _LONG_SECONDS = 0.020
 _AWAY_SECONDS = 60.0
 _REMEMBERED = 1000
+_SLOW_ALLOWED = _REMEMBERED // 100
 _TRIED = 20
 
 
 class Pace:
     """
-    In the turn while at most one in a hundred of the last 1,000 syncs took a millisecond or more; one of 20 ms ends it for a minute.
+    In the turn while at most ten of the last 1,000 syncs took a millisecond or more; more than that, or one of 20 ms, end it for a
+    minute.
 
     A thread has to wait for the interpreter's lock when its sync is done, so what it measures is too long under load, never too
     short: one short sync among its last twenty is reason enough to try the turn, where every one is counted.
@@ -37,7 +39,7 @@ class Pace:
             self._slow -= recent[0]
         recent.append(slow)
         self._slow += slow
-        if slow and (seconds >= _LONG_SECONDS or self._slow > max(1, len(recent) // 100)):
+        if slow and (seconds >= _LONG_SECONDS or self._slow > _SLOW_ALLOWED):
             self._go_away()
 
     def took_in_thread(self, seconds: float) -> None:

@@ -53,6 +53,9 @@ class Recovery:
         fences = self._fences(ids) if unread else {}
         for position in unread:
             self._take_over(position, fences.get(position.segment))
+        for maildrop in self._index.removed_with_messages():
+            while self._index.forget_some(maildrop):
+                pass
         for id in known.keys() - set(ids):
             self._tell(Trouble(f"segment {id:016x} is in the index and not in {self._layout.segments}"))
 
