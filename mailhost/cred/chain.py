@@ -34,7 +34,7 @@ def build_portal(realm: IRealm, checkers: Iterable[ICredentialsChecker], observe
 
     Anonymous credentials always pass: a listener tries them for strangers that bring mail, never because a client wants to.
 
-    @param observer: hears of checkers that fail.
+    @param observer: hears of checkers that failed where another said yes.
     """
     offered: dict[type[Interface], list[ICredentialsChecker]] = {}
     for checker in map(_with_octets, checkers):
@@ -67,18 +67,25 @@ class ChainChecker:
         return Deferred.fromCoroutine(self._first_yes(credentials))
 
     async def _first_yes(self, credentials: Any) -> bytes | tuple[()]:
-        first: Exception | None = None
+        failed: list[tuple[ICredentialsChecker, Exception]] = []
         for checker in self._checkers:
             try:
-                return _avatar_id(await maybeDeferred(checker.requestAvatarId, credentials))
+                avatar_id = _avatar_id(await maybeDeferred(checker.requestAvatarId, credentials))
             except (UnauthorizedLogin, UnhandledCredentials, LoginFailed):
                 continue
             except CancelledError:
                 raise
             except Exception as error:
-                first = first or error
-                self._observer(Trouble(f"{type(checker).__name__} could not answer", discreet(error, credentials)))
-        raise first if first is not None else UnauthorizedLogin()
+                failed.append((checker, error))
+                continue
+            self._report(failed, credentials)
+            return avatar_id
+        raise failed[0][1] if failed else UnauthorizedLogin()
+
+    def _report(self, failed: list[tuple[ICredentialsChecker, Exception]], credentials: Any) -> None:
+        """What a login that succeeded all the same would hide; where none does, its outcome says it."""
+        for checker, error in failed:
+            self._observer(Trouble(f"{type(checker).__name__} could not answer", discreet(error, credentials)))
 
 
 def _avatar_id(answer: object) -> bytes:

@@ -146,8 +146,8 @@ class ChainTests(SynchronousTestCase):
     def test_trouble_holds_no_password(self) -> None:
         """A checker that quotes the password in its error is reported without its words."""
         heard: list[Event] = []
-        chain = ChainChecker([Says(ValueError("cannot bind with 'secret'"))], heard.append)
-        self.failureResultOf(chain.requestAvatarId(ANN), ValueError)
+        chain = ChainChecker([Says(ValueError("cannot bind with 'secret'")), Says(b"ann")], heard.append)
+        self.successResultOf(chain.requestAvatarId(ANN))
         assert "secret" not in repr(heard)
         assert "ValueError" in repr(heard)
 
