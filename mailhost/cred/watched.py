@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class WatchedFile(Generic[T]):
         served, self._waiting = self._waiting, []
         self._looking = True
         self._looked_at = self._seconds()
-        look = self.in_thread(_read_if_changed, self.path, self._parse, self._signature, self.value)
+        look = maybeDeferred(self.in_thread, _read_if_changed, self.path, self._parse, self._signature, self.value)
         look.addCallbacks(self._read_again, self._could_not)
         look.addBoth(self._looked, served)
 

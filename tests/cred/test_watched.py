@@ -163,6 +163,20 @@ def test_waiter_that_has_gone(seen: Seen, threads: Any) -> None:
     assert stays.called
 
 
+def test_no_thread_to_be_had(seen: Seen) -> None:
+    """Where a thread cannot be started this look fails, and the next one is made all the same."""
+
+    def no_thread(*arguments: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    threads, seen.file.in_thread = seen.file.in_thread, no_thread
+    assert seen.file.look().called
+    assert seen.troubles == ["can't start new thread"]
+    seen.file.in_thread = threads
+    assert seen.file.look().called
+    assert seen.file.trouble is None
+
+
 def test_due_at_once_but_in_a_flood(seen: Seen) -> None:
     """Twenty looks a second are due at once; beyond that one that is 50 milliseconds old will do."""
     assert [seen.file.look_is_due() for _ in range(25)] == [True] * 20 + [False] * 5
