@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 if TYPE_CHECKING:
     from mailhost.cred.passwd import PasswdChecker
-    from mailhost.events import Event
+    from mailhost.events import Event, Observer
 
 _HELP = """
 Accounts in a file, one a line:
@@ -35,29 +35,42 @@ class PasswdCheckerFactory:
     credentialInterfaces = (IUsernamePassword,)
 
     def generateChecker(self, argument: str) -> PasswdChecker:
-        """A relative path counts from where the program was started."""
-        return self.generateCheckerIn(os.getcwd(), argument)
-
-    def generateCheckerIn(self, directory: str, argument: str) -> PasswdChecker:
         """
-        The same, with a relative path counted from a directory: that of the configuration that names the checker.
+        For any program; a relative path counts from where it was started.
 
         @raise InvalidAuthArgumentString: no path.
         @raise OSError: the file cannot be read.
         @raise ValueError: a line of it is wrong; the words name file and line.
         """
+        return self._generate(os.getcwd(), argument, _log)
+
+    def generateCheckerIn(self, directory: str, argument: str) -> PasswdChecker:
+        """
+        For our host, which observes the checker itself (`PasswdChecker.use`).  Raises the same.
+
+        @param directory: of the configuration that names the checker; a relative path counts from there.
+        """
+        from mailhost.events import unobserved
+
+        return self._generate(directory, argument, unobserved)
+
+    def _generate(self, directory: str, argument: str, observer: Observer) -> PasswdChecker:
         from mailhost.cred.passwd import PasswdChecker
 
         if not argument:
             raise InvalidAuthArgumentString("passwd: needs the path of a file")
-        return PasswdChecker(os.path.join(directory, argument), observer=_log)
+        return PasswdChecker(os.path.join(directory, argument), observer=observer)
 
 
 passwd = PasswdCheckerFactory()
 
 
 def _log(event: Event) -> None:
-    """Where no host observes the checker, trouble must still be seen."""
+    """Where no host observes the checker, what it has to say must still be seen."""
     from twisted.logger import Logger
 
-    Logger("mailhost.cred").warn("{event}", event=event)
+    from mailhost.events import Trouble
+
+    logger = Logger("mailhost.cred")
+    tell = logger.warn if isinstance(event, Trouble) else logger.info
+    tell("{words}", words=": ".join(str(part) for part in event if part is not None))

@@ -15,6 +15,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.cred.strcred import AuthOptionMixin, ICheckerFactory, findCheckerFactory, makeChecker
 from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.plugin import IPlugin
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
@@ -102,6 +103,21 @@ def test_relative_to_a_directory(path: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert passwd.generateCheckerIn("/nowhere", path).path == path
     monkeypatch.chdir(directory)
     assert passwd.generateChecker("passwd").path == path
+
+
+def test_trouble_is_logged_where_nobody_observes(path: str) -> None:
+    """A program that knows nothing of our events has Twisted's log; our host, which observes, is not told twice."""
+    os.chmod(path, 0o644)
+    logged: list[Any] = []
+    globalLogPublisher.addObserver(logged.append)
+    try:
+        passwd.generateChecker(path)
+        passwd.generateCheckerIn("/", path)
+    finally:
+        globalLogPublisher.removeObserver(logged.append)
+    ours = [formatEvent(event) for event in logged if event.get("log_namespace") == "mailhost.cred"]
+    assert len(ours) == 1
+    assert ours[0].startswith(f"{path} is open to every user")
 
 
 def test_nothing_is_imported_early() -> None:
