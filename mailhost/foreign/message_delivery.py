@@ -100,7 +100,7 @@ class _MessageDelivery:
         try:
             transaction = await self._delivery.transaction(client, _path(origin), NO_PARAMETERS)
         except Refusal as refusal:
-            raise _server_error(refusal) from refusal
+            raise SMTPServerError(*_reply(refusal)) from refusal
         self._incoming = _Incoming(transaction, self._limits.message_octets, self._observer, client)
         weakref.finalize(self, self._incoming.forgotten).atexit = False
         return origin
@@ -116,7 +116,7 @@ class _MessageDelivery:
                 raise TooManyForwardPaths()
             await incoming.transaction.recipient(_path(user.dest), NO_PARAMETERS)
         except Refusal as refusal:
-            raise _server_error(refusal) from refusal
+            raise SMTPServerError(*_reply(refusal)) from refusal
         self._recipients += 1
         return lambda: incoming.message(user)
 
@@ -175,7 +175,7 @@ class _Incoming:
         elif b"\n" in line or b"\r" in line:
             self._failure = Worded(554, "5.6.0", "Bare CR or LF in content")
         if self._failure is not None:
-            raise _server_error(self._failure)
+            raise SMTPServerError(*_octets_reply(self._failure))
         self._lines.append(line)
         self._octets += len(line)
         if self._octets >= _BLOCK:
@@ -225,8 +225,7 @@ class _Incoming:
         """
         if failure.value is not self._failure:
             self._report(failure.value)
-        error = _server_error(failure.value)
-        self._protocol.sendCode(error.code, error.resp.encode("ascii", "replace"))
+        self._protocol.sendCode(*_octets_reply(failure.value))
 
     def _report(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, Refusal):
@@ -284,12 +283,19 @@ def _path(address: Address) -> Path:
     return Path(local_part, address.domain.decode("utf-8", "replace"))
 
 
-def _server_error(error: BaseException | None) -> SMTPServerError:
-    """The reply to a refusal, in the one form that ESMTP understands; to anything else a temporary one."""
+def _reply(error: BaseException | None) -> tuple[int, str]:
+    """A code and a text in ASCII for a refusal; temporary ones for anything else."""
     if not isinstance(error, Refusal):
-        return SMTPServerError(451, "4.3.0 Try again later")
+        return 451, "4.3.0 Try again later"
+    detail = error.detail.encode("ascii", "replace").decode("ascii")
     if isinstance(error, Worded):
-        return SMTPServerError(error.code, f"{error.status} {error.detail}".strip())
+        return error.code, f"{error.status} {detail}".strip()
     usual = (451, "4.3.0 Try again later") if error.temporary else (550, "5.0.0 Refused")
     code, text = _REPLIES.get(type(error), usual)
-    return SMTPServerError(code, f"{text}: {error.detail}" if error.detail else text)
+    return code, f"{text}: {detail}" if detail else text
+
+
+def _octets_reply(error: BaseException | None) -> tuple[int, bytes]:
+    """ESMTP wants text for a refused MAIL or RCPT, and octets for what is refused later."""
+    code, text = _reply(error)
+    return code, text.encode("ascii")
