@@ -178,8 +178,25 @@ def test_parameters(sent: str, parameters: dict[str, str | None]) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    ["SIZE=1", "x", " SIZE=", " =1", " SIZE==1", " -SIZE=1", " SI_ZE=1", " SIZE=1 SIZE=1", " size=1 SIZE=2", " A=\t1"]
-    + [" A=\x7f", " A=ä", " ä", " A\0", " SIZE=1\r", ">", " A=1\tB=2"],
+    [
+        "SIZE=1",
+        "x",
+        ">",
+        " SIZE=",
+        " =1",
+        " SIZE==1",
+        " -SIZE=1",
+        " SI_ZE=1",
+        " SIZE=1 SIZE=1",
+        " size=1 SIZE=2",
+        " SIZE=1\r",
+        " A=\t1",
+        " A=\x7f",
+        " A=ä",
+        " ä",
+        " A\0",
+        " A=1\tB=2",
+    ],
 )
 def test_refused_parameters(sent: str) -> None:
     """What is no list of parameters, and what is there twice."""
