@@ -105,9 +105,7 @@ class MailHost(Service):
         for listener in self._listeners:
             listener.accept()
         self._serving = True
-        self._observer(
-            Notice(f"ready: {', '.join(listener.door.name for listener in self._listeners) or 'no listener'}")
-        )
+        self._observer(Notice(f"ready: {', '.join(map(str, self._listeners)) or 'no listener'}"))
         self._tell(None)
 
     async def _start_parts(self) -> None:

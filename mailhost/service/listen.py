@@ -109,6 +109,15 @@ class Listener:
         address: IAddress = self._port.getHost()
         return address
 
+    def __str__(self) -> str:
+        if self._port is None:
+            return self.door.name
+        address: Any = self.address
+        if not hasattr(address, "port"):  # a UNIX socket
+            return self.door.name
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return f"{self.door.name} at {host}:{address.port}"
+
     def bind(self) -> None:
         """
         Take the port; connections queue in the kernel until `accept`.

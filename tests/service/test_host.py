@@ -133,7 +133,7 @@ class MailHostTests(SynchronousTestCase):
         self.spool.started.callback(None)
         self.successResultOf(ready)
         assert self.diary[4:] == ["accept 25", "accept 110"]
-        assert self.events == [Notice("ready: smtp, pop3")]
+        assert self.events == [Notice("ready: smtp at 127.0.0.1:25, pop3 at 127.0.0.1:110")]
 
     def started(self, *doors: Door) -> MailHost:
         host = self.host(*doors)
