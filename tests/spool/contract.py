@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet import reactor
@@ -286,6 +287,12 @@ class DeliveryContract(SpoolTestCase):
         await two.commit()
         await one.commit()
         assert sorted(await self.contents()) == sorted([MESSAGE, MESSAGE.upper()])
+
+    async def test_cancelled_stage(self) -> None:
+        """A client that goes away before its message was begun leaves nothing."""
+        let_go(in_background(self.spool.stage(ENVELOPE, (Copy(ANN, b""),))))
+        await self.deliver()
+        assert await self.contents() == [MESSAGE]
 
     async def test_cancelled_commit(self) -> None:
         """Letting go of a commit's answer leaves the message whole or nowhere, and hinders nobody."""
@@ -614,6 +621,44 @@ class SessionContract(SpoolTestCase):
         maildrop.release()
         await self.restart()
         assert (await self.opened()).totals == (1, plain_octets(MESSAGE))
+
+    async def test_collected_while_delivered(self) -> None:
+        """Sessions that collect and delete while mail comes in see each message once, and counts stay right."""
+        contents = [b"Subject: %d\r\n\r\n..\r\n" % number + b"x" * number + b"\r\n" for number in range(200)]
+        deliveries = [in_background(self._deliver_all(contents[start::4])) for start in range(4)]
+        collected: list[bytes] = []
+        while len(collected) < len(contents):
+            maildrop = await self.opened()
+            found = [await read_all(await maildrop.content(1 + index)) for index in range(maildrop.totals.messages)]
+            assert maildrop.totals.octets == sum(plain_octets(content) for content in found)
+            # Every other one now, the rest in a later session.
+            deleted = range(1, len(found) + 1, 2)
+            await maildrop.update(deleted)
+            maildrop.release()
+            collected += [found[number - 1] for number in deleted]
+            await deferLater(reactor, 0)
+        await gatherResults(deliveries)
+        assert sorted(collected) == sorted(contents)
+        assert (await self.opened()).totals == (0, 0)
+
+    async def _deliver_all(self, contents: Sequence[bytes]) -> None:
+        for content in contents:
+            await self.deliver(content)
+            await deferLater(reactor, 0)
+
+    async def test_cancelled_reading(self) -> None:
+        """Letting go of a listing, a content or a read hinders nothing that comes after."""
+        await self.deliver()
+        maildrop = await self.opened()
+        let_go(in_background(maildrop.listing()))
+        let_go(in_background(maildrop.content(1)))
+        content = await maildrop.content(1)
+        let_go(in_background(content.read(0, 10)))
+        assert await read_all(content) == MESSAGE
+        assert list((await maildrop.listing()).octets) == [plain_octets(MESSAGE)]
+        await maildrop.update([1])
+        maildrop.release()
+        assert await self.contents() == []
 
     async def test_release_removes_nothing(self) -> None:
         """A session that ends without an update removes nothing."""
