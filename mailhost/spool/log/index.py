@@ -382,9 +382,9 @@ def _add(connection: sqlite3.Connection, change: Change) -> None:
         live = {}
     for deletion in change.deletions:
         _delete(connection, deletion)
-    connection.executemany(
-        _ADD_POSITION, [(id, position, sealed, live.get(id, 0)) for id, position, sealed in change.positions]
-    )
+    # A new segment stands twice among the positions: it counts once.
+    positions = [(id, position, sealed, live.pop(id, 0)) for id, position, sealed in change.positions]
+    connection.executemany(_ADD_POSITION, positions)
 
 
 # -- records that may be known already
