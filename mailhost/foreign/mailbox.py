@@ -1,12 +1,12 @@
 """
 An IMailboxPOP3 made of an IMaildrop: our mail out, behind twisted.mail.pop3's own POP3 class.
 
-That class wants most answers at once, so the listing is read before there is a mailbox.  It turns LF into CRLF and doubles dots in
-what it reads, block by block, and forgets the dot that begins a block; the file that it gets here knows this, and what the client gets
-is what was stored, to the octet.
+That class wants most answers at once, so the listing is read before there is a mailbox.  It makes CRLF of LF and doubles dots block by
+block, and overlooks what stands where two blocks meet; the file that it reads here is cut with regard to that.
 
 What cannot be had with that class: it answers QUIT with +OK before the disk has, unless removal fails at once; UIDL lists messages
-that were marked as deleted; TOP ends early at a line of more than 16 KiB; and a damaged message looks like one with a wrong number.
+that were marked as deleted; a damaged message looks like one with a wrong number; a dot that begins a message (never one of ours,
+which begin with Return-Path) is lost; TOP ends early at a line of more than 16 KiB.
 """
 
 from __future__ import annotations
@@ -146,30 +146,27 @@ async def _lf_file(content: IContent) -> IO[bytes]:
 
 class _LFFile(SpooledTemporaryFile[bytes]):
     """
-    A message with LF line ends, whose `read` cuts blocks so that POP3's treatment of each by itself comes out right.
+    A message with LF line ends, whose `read` cuts blocks where POP3, which treats each by itself, comes out right.
 
-    A block ends where a line does, so that TOP keeps no half line, and never between two line ends, where TOP would overlook the
-    end of the header section.  A dot that begins a line and a block is doubled here, since POP3 does not.
+    A line end and a dot behind it are never parted, or the dot would not be doubled; nor are two line ends, or TOP would overlook
+    the end of the header section.
     """
-
-    _at_line_start = True
 
     def read(self, size: int = -1, /) -> bytes:
         block = super().read(size)
-        if len(block) == size:
-            kept = _kept(block)
-            self.seek(kept - size, 1)
-            block = block[:kept]
-        doubled = self._at_line_start and block.startswith(b".")
-        self._at_line_start = block.endswith(b"\n")
-        return b"." + block if doubled else block
+        if len(block) != size:
+            return block
+        kept = _kept(block)
+        self.seek(kept - size, 1)
+        return block[:kept]
 
 
 def _kept(block: bytes) -> int:
-    """How much of a full block to give now."""
-    end = block.rfind(b"\n", 0, -1)
-    while end >= 0 and block[end + 1] == 0x0A:
-        end = block.rfind(b"\n", 0, end)
-    if end >= 0:
-        return end + 1
-    return len(block) - 1 if block.endswith(b"\n") and len(block) > 1 else len(block)
+    """How much of a full block to give now: up to the end of a line, its line end excluded."""
+    end = len(block)
+    while (end := block.rfind(b"\n", 0, end)) > 0:
+        # TOP keeps the half line for its next block, so one that begins with a dot is not for it either.
+        if block[block.rfind(b"\n", 0, end) + 1] not in b"\n.":
+            return end
+    # For RETR any line end will do that no other stands before.
+    return len(block.rstrip(b"\n")) or max(len(block) - 1, 1)
