@@ -6,6 +6,7 @@ import os
 import secrets
 
 from mailhost.cred import passwd_file
+from mailhost.service.config import Config
 from mailhost.tools import init
 from mailhost.tools.accounts import accounts_file, configuration
 from mailhost.tools.main import Failed
@@ -18,10 +19,10 @@ _TRY = """\
 Send a message, then collect it:
 
   printf 'From: bob@far.example\\r\\nSubject: Hello\\r\\n\\r\\nIt works.\\r\\n' |
-    curl -sS smtp://127.0.0.1:2525 --mail-from bob@far.example --mail-rcpt {address} -T -
+    curl -sS smtp://127.0.0.1:{smtp} --mail-from bob@far.example --mail-rcpt {address} -T -
 
-  curl -sS --ssl-reqd --cacert {certificate} --user '{address}:{password}' pop3://127.0.0.1:2110/1
-  curl -sS --cacert {certificate} --user '{address}:{password}' pop3s://127.0.0.1:2995/1
+  curl -sS --ssl-reqd --cacert {certificate} --user '{address}:{password}' pop3://127.0.0.1:{pop3}/1
+  curl -sS --cacert {certificate} --user '{address}:{password}' pop3s://127.0.0.1:{pop3s}/1
 
 Ctrl-C ends it.
 """
@@ -32,19 +33,29 @@ def quickstart(directory: str) -> int:
     path = os.path.join(directory, "mailhost.toml")
     if not os.path.exists(path):
         init.make(directory, domain=_DOMAIN, hostname=_DOMAIN)
-    password = _add_account(path)
+    config = configuration(path)
+    password = _add_account(accounts_file(config))
     certificate = os.path.join(directory, "tls", "cert.pem")
     shown = password or "PASSWORD"
     print(f"host       {os.path.abspath(directory)}")
     print(f"account    {_ADDRESS}")
     print(f"password   {password or 'as it was shown the first time; mailhost user password changes it'}\n")
-    print(_TRY.format(address=_ADDRESS, certificate=certificate, password=shown), flush=True)
+    print(_TRY.format(address=_ADDRESS, certificate=certificate, password=shown, **_ports(config)), flush=True)
     return run(["--config", path])
 
 
-def _add_account(path: str) -> str | None:
+def _ports(config: Config) -> dict[str, str]:
+    """Where the commands connect to: the configuration may have been changed since it was made."""
+
+    def port(protocol: str, tls: str) -> str:
+        found = [one.endpoint for one in config.listen if (one.protocol, one.tls) == (protocol, tls)]
+        return found[0].split(":")[1] if found else "PORT"
+
+    return {"smtp": port("smtp", "starttls"), "pop3": port("pop3", "starttls"), "pop3s": port("pop3", "implicit")}
+
+
+def _add_account(file: str) -> str | None:
     """@return: the new account's password, or None if the account was there."""
-    file = accounts_file(configuration(path))
     try:
         if _ADDRESS in passwd_file.names(file):
             return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import poplib
 import re
 import select
 import signal
+import smtplib
 import subprocess
 import sysconfig
 import time
@@ -115,6 +117,22 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             one.process.wait()
         assert one.process.stdout is not None
         one.process.stdout.close()
+
+
+def deliver(host: Running) -> None:
+    """A message for ann."""
+    with smtplib.SMTP("127.0.0.1", host.port("in"), timeout=10) as client:
+        client.sendmail("bob@far.example", ["ann@example.test"], b"Subject: x\r\n\r\nhello\r\n")
+
+
+def messages(host: Running) -> int:
+    """How many ann has."""
+    client = poplib.POP3("127.0.0.1", host.port("out"), timeout=10)
+    client.user("ann@example.test")
+    client.pass_("secret")
+    count: int = client.stat()[0]
+    client.quit()
+    return count
 
 
 CONFIGURATION = """

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.conftest import CONFIGURATION, PROGRAM, TWISTD, Finished, Running
-from tests.tools.test_user import deliver, messages
+from tests.tools.conftest import CONFIGURATION, PROGRAM, TWISTD, Finished, Running, deliver, messages
 
 Command = Callable[..., Finished]
 Start = Callable[..., Running]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import poplib
-import smtplib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from mailhost.tools import user
 from mailhost.tools.main import Failed, main
 from mailhost.tools.owner import become_owner
-from tests.tools.conftest import PROGRAM, Finished, Running
+from tests.tools.conftest import PROGRAM, Finished, Running, deliver, messages
 
 Command = Callable[..., Finished]
 
@@ -99,20 +98,6 @@ def test_what_becomes_of_the_mail_is_asked_until_it_is_said(monkeypatch: pytest.
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
     monkeypatch.setattr("sys.stdin", Terminal())
     assert user._ask_for_the_mail("ann@example.test") == "keep"
-
-
-def deliver(host: Running) -> None:
-    with smtplib.SMTP("127.0.0.1", host.port("in"), timeout=10) as client:
-        client.sendmail("bob@far.example", ["ann@example.test"], b"Subject: x\r\n\r\nhello\r\n")
-
-
-def messages(host: Running) -> int:
-    client = poplib.POP3("127.0.0.1", host.port("out"), timeout=10)
-    client.user("ann@example.test")
-    client.pass_("secret")
-    count: int = client.stat()[0]
-    client.quit()
-    return count
 
 
 @pytest.mark.parametrize("what", ["keep", "remove"])
