@@ -4,8 +4,7 @@ A checker of passwords from a file, and the list of those who live here (the fil
 Every login sees the file as it is at that moment.  Hashing and all reading happen in threads: those that the host hands in, or else
 the installed reactor's, so that the checker works in any program that takes strcred checkers.
 
-An unknown account and a wrong password take the same: a name that nobody has is checked against a stand-in, an account's verifier
-picked by the name, and always refused.
+An unknown account and a wrong password take the same: every refusal costs as many iterations as the dearest account here.
 """
 
 from __future__ import annotations
@@ -66,8 +65,7 @@ class PasswdChecker:
         # A client that polls does not cost a PBKDF2 each time.  What is kept is worth nothing without this process's memory.
         self._key = os.urandom(32)
         self._verified: dict[str, tuple[scram.Verifier, bytes]] = {}
-        self._stand_ins: list[scram.Verifier] = []
-        self._fill_stand_ins()
+        self._iterations = self._dearest()
         self._observer = observer
         self._warn_of_mode()
 
@@ -102,8 +100,8 @@ class PasswdChecker:
         if self._is_right_at_once(name, password):
             return _avatar_id(name)
         account = self._file.value.get(name)
-        verifier = account.verifier if account is not None else self._stand_in(name)
-        if not await self._matches(verifier, password) or account is None:
+        verifier = account.verifier if account is not None else None
+        if not await self._verify(verifier, password) or verifier is None:
             raise UnauthorizedLogin
         self._verified[name] = verifier, self._digest(name, password)
         return _avatar_id(name)
@@ -120,18 +118,13 @@ class PasswdChecker:
             return False
         return hmac.compare_digest(verified[1], self._digest(name, password))
 
-    async def _matches(self, verifier: scram.Verifier, password: bytes) -> bool:
-        if isinstance(verifier, scram.Plain):
-            return verifier.matches(password)
+    async def _verify(self, verifier: scram.Verifier | None, password: bytes) -> bool:
+        if not self._iterations:  # plain passwords and nothing else
+            return scram.verify(verifier, password, 0)
         if len(self._hashing.waiting) >= _MOST_WAITING:
             raise LoginUnavailable(cause="too many passwords wait to be verified")
-        matches: bool = await self._hashing.run(self._file.in_thread, verifier.matches, password)
-        return matches
-
-    def _stand_in(self, name: str) -> scram.Verifier:
-        """Always the same for one name, and as dear as the accounts here are."""
-        digest = self._digest(name, b"")
-        return self._stand_ins[int.from_bytes(digest[:8], "big") % len(self._stand_ins)]
+        right: bool = await self._hashing.run(self._file.in_thread, scram.verify, verifier, password, self._iterations)
+        return right
 
     def _digest(self, name: str, password: bytes) -> bytes:
         return hashlib.blake2b(_avatar_id(name) + b"\0" + password, key=self._key, digest_size=32).digest()
@@ -152,13 +145,16 @@ class PasswdChecker:
     def _changed(self) -> None:
         accounts = self._file.value
         self._verified = {name: verified for name, verified in self._verified.items() if name in accounts}
-        self._fill_stand_ins()
+        self._iterations = self._dearest()
         self._observer(Notice(f"{self.path} read again, {len(accounts)} accounts"))
         self._warn_of_mode()
 
-    def _fill_stand_ins(self) -> None:
+    def _dearest(self) -> int:
+        """How many iterations a refusal costs; a file without accounts gives nothing away either."""
         verifiers = [account.verifier for account in self._file.value.values()]
-        self._stand_ins = verifiers or [scram.Scram(scram.ITERATIONS, os.urandom(16), bytes(32), bytes(32))]
+        if not verifiers:
+            return scram.ITERATIONS
+        return max(verifier.iterations if isinstance(verifier, scram.Scram) else 0 for verifier in verifiers)
 
     def _troubled(self, error: Exception) -> None:
         self._observer(Trouble(f"{self.path} cannot be read; its accounts stay as they were", error))

@@ -74,6 +74,23 @@ def make(password: bytes, *, iterations: int = ITERATIONS) -> Scram:
     return Scram(iterations, salt, stored_key, server_key)
 
 
+def verify(verifier: Verifier | None, password: bytes, iterations: int) -> bool:
+    """
+    Whether it is the password; when it is not, at the cost of this many iterations in all.
+
+    So the time that a refusal takes tells neither whether there is an account nor how its password is kept.
+
+    @param verifier: None for an account that nobody has.
+    @param iterations: no fewer than any verifier's that this one could be taken for.
+    """
+    if verifier is not None and verifier.matches(password):
+        return True
+    owed = iterations - (verifier.iterations if isinstance(verifier, Scram) else 0)
+    if owed > 0:
+        hashlib.pbkdf2_hmac("sha256", prepare.password(password), bytes(16), owed)
+    return False
+
+
 def parse(text: str) -> Verifier:
     """
     @param text: `{SCHEME}value`, the scheme in any case.
