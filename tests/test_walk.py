@@ -28,6 +28,7 @@ from mailhost.cred.chain import build_portal
 from mailhost.cred.login import Login
 from mailhost.cred.passwd import PasswdChecker
 from mailhost.cred.realm import MailRealm
+from mailhost.cred.throttle import Throttle
 from mailhost.delivery.address_book import AddressBook
 from mailhost.delivery.avatar import delivery_avatars, maildrop_avatars
 from mailhost.events import Bug, MessageAccepted, MessageRetrieved, MessagesDeleted, SessionEnded, Trouble
@@ -104,11 +105,21 @@ class Walk(TestCase):
             file.write(octets)
         return path
 
+    def login(self, interface: type[Interface]) -> Login:
+        return Login(
+            self.portal,
+            interface,
+            reactor=CLOCK,
+            observer=self.events.append,
+            throttle=Throttle(CLOCK, first_seconds=0.001, most_seconds=0.001),
+            limits=self.limits,
+        )
+
     async def listen(self, make: Callable[..., ConversationFactory], interface: type[Interface], **more: Any) -> int:
         """A listener that is drained when the test ends.  @return: its port."""
         implicit = more.get("implicit_tls", False)
         factory = make(
-            login=Login(self.portal, interface, reactor=CLOCK, observer=self.events.append, limits=self.limits),
+            login=self.login(interface),
             hostname="mx.example.test",
             limits=self.limits,
             observer=self.events.append,
@@ -393,6 +404,26 @@ class WalkTests(Walk):
                 await self.all_gone()
         assert self.happened(MessageAccepted) == []
         assert await self.fetched(pop3) == []
+        self.assert_no_trouble()
+
+    async def test_passwords_of_any_octets(self) -> None:
+        """What nobody's password can be is a wrong one, and nobody's name an unknown one; nothing of it is a bug."""
+        pop3 = await self.pop3()
+        names = [ANN.encode(), b"nobody", b"@", b"a@b@c", b"ann@", "ännchen@example.test".encode(), b" ", b"x" * 255]
+        passwords = [b"", b"\xff\xfe", b"\0", b" ", b"x" * 10_000, "\u0301".encode(), b"\x7f\t"]
+
+        def visit(name: bytes, password: bytes) -> bytes:
+            with plain_socket(pop3) as connection:
+                connection.recv(1000)
+                connection.sendall(b"USER " + name + b"\r\nPASS " + password + b"\r\n")
+                return read_until(connection, b"password\r\n")
+
+        pairs = [(name, b"guessed") for name in names] + [(names[0], password) for password in passwords]
+        for name, password in pairs:
+            assert (await deferToThread(visit, name, password)).endswith(
+                b"\r\n-ERR [AUTH] unknown account or wrong password\r\n"
+            )
+        await self.all_gone()
         self.assert_no_trouble()
 
     async def test_one_session_at_a_time(self) -> None:
