@@ -136,7 +136,7 @@ def test_what_is_said_of_bad_files(tmp_path: Path) -> None:
     junk.write_text("junk")
     for paths, said in (
         ((str(tmp_path / "none.pem"), key), rf"{tmp_path}/none.pem: No such file or directory"),
-        ((certificate, other_key), rf"{other_key}: not the private key of {certificate}"),
+        ((certificate, other_key), rf"{certificate} and {other_key} cannot be used: key values mismatch"),
         ((str(junk), key), rf"{junk}: holds no certificate in PEM form"),
         ((certificate, str(junk)), rf"{junk}: holds no private key in PEM form"),
         ((key, key), rf"{key}: holds no certificate in PEM form"),
