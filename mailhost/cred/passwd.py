@@ -101,9 +101,12 @@ class PasswdChecker:
             return _avatar_id(name)
         account = self._file.value.get(name)
         verifier = account.verifier if account is not None else None
-        if not await self._verify(verifier, password) or verifier is None:
+        right = await self._verify(verifier, password)
+        # The file may have changed while this one waited for its turn to be hashed.
+        account = self._file.value.get(name)
+        if not right or account is None or account.verifier != verifier:
             raise UnauthorizedLogin
-        self._verified[name] = verifier, self._digest(name, password)
+        self._verified[name] = account.verifier, self._digest(name, password)
         return _avatar_id(name)
 
     def _is_right_at_once(self, name: str, password: bytes) -> bool:
