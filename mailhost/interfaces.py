@@ -117,7 +117,7 @@ class IAccounts(Interface):
 
     def has_account(address: str) -> Awaitable[bool]:
         """
-        @param address: lower-case `user@domain`.
+        @param address: lower-case `user@domain`; or `user` alone, since an account's name may leave out the first domain.
         @return: true at once for a known account; before saying false, a file that has changed is read again.
         """
 
