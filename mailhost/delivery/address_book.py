@@ -131,18 +131,25 @@ class AddressBook:
         for name in _spellings(address):
             if name in self._aliases:
                 return await self._alias_residents(name)
-            if await self._accounts.has_account(name):
+            if await self._has_account(name):
                 return (name,)
             if name.startswith("postmaster@"):
                 return await self._postmaster_residents(name)
         return ()
+
+    async def _has_account(self, name: str) -> bool:
+        if await self._accounts.has_account(name):
+            return True
+        # Its own name may have no domain, as in `maildrop_of`.
+        local_part, _, domain = name.rpartition("@")
+        return domain == self._first_domain and await self._accounts.has_account(local_part)
 
     async def _alias_residents(self, alias: str) -> Collection[str]:
         found: dict[str, None] = {}
         for target in self._aliases[alias]:
             if target != alias:
                 found.update(dict.fromkeys(await self._residents(target)))
-            elif await self._accounts.has_account(alias):
+            elif await self._has_account(alias):
                 found[alias] = None
         return tuple(found)
 

@@ -70,6 +70,12 @@ class ResolveTests(AddressBookTestCase):
         """In our domain, a name that nobody has is refused as such."""
         assert self.refused(book("ann@example.test"), "bob") is NoSuchMaildrop
 
+    def test_account_without_a_domain(self):
+        """An account whose name has no domain gets the mail of the first one, and of no other."""
+        a_book = book("ann")
+        assert self.resolved(a_book, "Ann+x") == ["ann@example.test"] == [a_book.maildrop_of(b"ann")]
+        assert self.refused(a_book, "ann", "second.test") is NoSuchMaildrop
+
     def test_accounts_of_one_domain_are_not_those_of_another(self):
         """The same local part in another of our domains is somebody else."""
         assert self.refused(book("ann@example.test"), "ann", "second.test") is NoSuchMaildrop
