@@ -145,10 +145,10 @@ class Session:
 
     def bug(self, failure: BaseException) -> Reply:
         self._listener.observer(Bug("smtp", failure, self.client))
-        self._exchange = None
         if self._content is None:
             return replies.BUG
         self._drop_transaction()
+        self._why = "bug"
         return replies.BUG_IN_CONTENT
 
     def injected(self) -> Reply:
@@ -299,7 +299,6 @@ class Session:
         return replies.NOT_IMPLEMENTED
 
     async def _quit(self, argument: bytes) -> Reply:
-        self._drop_transaction()
         self._why = "quit"
         return self._listener.replies.goodbye
 

@@ -107,6 +107,13 @@ class TestAnswers:
         assert "354" in waiting.dialogue.say("MAIL FROM:<>", "RCPT TO:<bob@example.test>", "DATA")
         assert waiting.dialogue.say(".").startswith("250 ")
 
+    def test_bug_at_data(self) -> None:
+        """A transaction whose content could not be begun is over: nothing is asked of it again."""
+        waiting = Waiting(*STEPS[3][:3])
+        waiting.answer.errback(ZeroDivisionError())
+        assert ends(waiting.dialogue.script) == ["abort"]
+        assert waiting.dialogue.say("DATA").endswith("503 5.5.1 Send MAIL first\r\n")
+
     @pytest.mark.parametrize(("name", "before", "command", "heard"), STEPS[:4], ids=NAMES[:4])
     def test_after_loss(self, name: str, before: list[str], command: str, heard: str) -> None:
         """When the client goes away the step is cancelled, what was open is aborted once, and the login ended once."""
@@ -128,6 +135,17 @@ class TestAnswers:
         assert waiting.dialogue.script.messages[0].end == "commit"
         assert [type(event) for event in waiting.dialogue.events] == [MessageAccepted, SessionEnded]
         assert waiting.dialogue.script.count("log_out") == 1
+
+    def test_look_up_behind_a_commit(self) -> None:
+        """Only the commit is beyond cancelling: what a session does behind it is cut short as ever."""
+        dialogue = Dialogue()
+        dialogue.to_content()
+        dialogue.send(b".\r\n")
+        cancelled: list[object] = []
+        dialogue.script.answers["transaction"] = Deferred(cancelled.append)
+        dialogue.say("MAIL FROM:<>")
+        dialogue.transport.lose()
+        assert cancelled
 
     def test_refused_commit_after_loss(self) -> None:
         """Nor does it when the message is refused."""
@@ -158,6 +176,21 @@ class TestAnswers:
         dialogue.say(PLAIN)
         dialogue.clock.pump([10] * 9)
         assert dialogue.hear().startswith("454 4.7.0 ")
+
+
+class TestTransaction:
+    @pytest.mark.parametrize("way", ["RSET", "EHLO c", "HELO c", "STARTTLS", "QUIT", ""])
+    @pytest.mark.parametrize("recipients", [0, 1])
+    def test_ways_out(self, way: str, recipients: int) -> None:
+        """Whichever way a transaction is left, the delivery hears it once."""
+        dialogue = Dialogue(tls=TLS_CREATOR)
+        dialogue.say("EHLO c", "MAIL FROM:<>", *["RCPT TO:<bob@example.test>"] * recipients)
+        if way:
+            dialogue.say(way)
+        if way not in ("", "QUIT"):
+            assert ends(dialogue.script) == ["abort"]
+        dialogue.transport.lose()
+        assert ends(dialogue.script) == ["abort"]
 
 
 class TestContent:
@@ -212,6 +245,8 @@ class TestContent:
         assert dialogue.transport.closing
         assert dialogue.script.messages[0].end == "abort"
         assert len(dialogue.happened(Bug)) == 1
+        dialogue.transport.lose()
+        assert dialogue.happened(SessionEnded)[0].why == "bug"
 
     def test_lost_in_content(self) -> None:
         """A client that goes away before the end of data has sent nothing."""
@@ -295,9 +330,7 @@ class TestValues:
         """Client, paths and parameters arrive at the delivery as they were sent."""
         dialogue = Dialogue()
         dialogue.say("EHLO client.example", "MAIL FROM:<> SIZE=12 BODY=8BITMIME")
-        dialogue.say(
-            "RCPT TO:<bob@example.test>", 'RCPT TO:<"B C"@Example.TEST>'.replace("Example.TEST", "example.test")
-        )
+        dialogue.say("RCPT TO:<bob@example.test>", 'RCPT TO:<"B C"@example.test>')
         dialogue.say("RCPT TO:<Postmaster>", "DATA")
         taken = dialogue.script.messages[0].transaction
         assert taken.reverse_path == NULL_REVERSE_PATH
