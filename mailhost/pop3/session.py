@@ -207,7 +207,7 @@ class Session:
 
     def _refused(self, refusal: Refusal) -> Reply:
         if self._amid_reply:
-            self._trouble("a message was broken off", refusal)
+            self._trouble("a reply was broken off", refusal)
             return self._broken_off()
         reply = replies.refused(refusal)
         return self._error(reply) if isinstance(refusal, _ERRORS) else reply
