@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,25 @@ def test_the_sample_configuration_is_complete() -> None:
         if name != "directory" and name not in text
     ]
     assert missing == []
+
+
+def test_the_documented_keys_are_the_real_ones() -> None:
+    """docs/configuration.md explains every key and limit, with the default that counts."""
+    text = (SAMPLE.parent.parent.parent / "docs" / "configuration.md").read_text()
+    keys = {*Config.__dataclass_fields__} - {"directory", "tls", "limits", "listen"}
+    assert [key for key in keys if f"| `{key}` |" not in text] == []
+    documented = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE))
+    documented.pop("workers", None)
+    assert {key: float(value) for key, value in documented.items()} == {
+        name: float(getattr(Limits(), name)) for name in Limits.__dataclass_fields__
+    }
+
+
+def test_the_samples_defaults_are_the_real_ones(tmp_path: Path) -> None:
+    """What is commented out in the sample is what counts without it."""
+    text = SAMPLE.read_text()
+    said = dict(re.findall(r"^# (\w+) = ([\d.]+)$", text, re.MULTILINE))
+    said.pop("workers")
+    assert {key: float(value) for key, value in said.items()} == {
+        name: float(getattr(Limits(), name)) for name in Limits.__dataclass_fields__
+    }
