@@ -167,8 +167,8 @@ class Host:
         for port in ports or self.ports:
             while not self._answers(port):
                 assert self.process is not None
-                assert self.process.poll() is None, f"the host has ended:\n{self.log()}"
-                assert time.monotonic() < deadline, f"port {port} does not answer; the log:\n{self.log()}"
+                assert self.process.poll() is None, f"the host has ended:\n{self.end_of_log()}"
+                assert time.monotonic() < deadline, f"port {port} does not answer:\n{self.end_of_log()}"
                 time.sleep(0.02)
 
     def _answers(self, port: int) -> bool:
@@ -192,7 +192,7 @@ class Host:
 
     def wait_until_stopped(self) -> None:
         # Twisted ends a process by the signal that stopped it; systemd takes both for a success.
-        assert self.wait() in (0, -signal.SIGTERM), self.log()
+        assert self.wait() in (0, -signal.SIGTERM), self.end_of_log()
 
     def kill(self) -> None:
         """SIGKILL: not one more instruction."""
@@ -222,6 +222,9 @@ class Host:
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def end_of_log(self) -> str:
+        return self.log()[-3000:]
 
     # -- clients from the standard library
 
