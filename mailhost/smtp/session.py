@@ -251,10 +251,10 @@ class Session:
         forward_path, parameters = grammar.rcpt(argument)
         if parameters:
             extensions.check_rcpt_parameters(parameters)
-        if transaction.asked >= self._listener.limits.recipients:
-            raise TooManyForwardPaths
-        transaction.asked += 1
         try:
+            if transaction.asked >= self._listener.limits.recipients:
+                raise TooManyForwardPaths
+            transaction.asked += 1
             await transaction.taken.recipient(forward_path, parameters)
         except Refusal as refusal:
             transaction.refused(refusal)

@@ -526,6 +526,8 @@ class TestLimits:
         heard = dialogue.say(*["RCPT TO:<nobody@example.test>"] * 4).splitlines()
         assert [line[:9] for line in heard] == ["550 5.1.1"] * 3 + ["452 4.5.3"]
         assert dialogue.script.count("recipient") == 3
+        assert dialogue.happened(MessageRefused)[-1].forward_path == Path("nobody", "example.test")
+        assert dialogue.say("DATA").startswith("451 4.5.1 ")
 
     def test_errors_are_the_sessions(self) -> None:
         """A message that was accepted forgives nothing."""
