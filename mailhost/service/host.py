@@ -152,10 +152,16 @@ class MailHost(Service):
         """
         Serve by this wiring from now on.  Ports whose endpoint stays are kept, and sessions that exist go on as they began.
 
+        A host that is still starting is waited for; one that stops meanwhile does not change any more.
+
         @raise CannotListen: a new port could not be bound.  Whatever is raised, nothing has changed.
         """
+        await self.when_ready()
         kept, new = self._matched(wiring.doors)
         await self._prepare(wiring, new)
+        if not self._serving:
+            await self._undo(wiring, new)
+            return
         former, self._wiring = self._wiring, wiring
         gone = [listener for listener in self._listeners if listener not in kept]
         self._former = [f for f in self._former if f.connections] + [one.door.factory for one in self._listeners]
@@ -186,10 +192,13 @@ class MailHost(Service):
                 listener.bind()
                 await listener.bound()
         except BaseException:
-            for listener in new:
-                await listener.close()
-            await _all(wiring.stopped)
+            await self._undo(wiring, new)
             raise
+
+    async def _undo(self, wiring: Wiring, new: Sequence[Listener]) -> None:
+        for listener in new:
+            await listener.close()
+        await _all(wiring.stopped)
 
 
 async def _all(calls: Sequence[Callable[[], Awaitable[object] | None]]) -> None:

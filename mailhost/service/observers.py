@@ -64,7 +64,7 @@ def _accepted(event: MessageAccepted) -> Fields:
     return {
         "session": event.client.session,
         "id": event.unique_id,
-        "from": str(event.reverse_path),
+        "from": _path(event.reverse_path),
         "to": _paths(event.forward_paths),
         "octets": event.octets,
         "seconds": event.seconds,
@@ -175,8 +175,14 @@ def _text(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
 
 
+def _path(path: Path) -> str:
+    local_part, domain = path
+    # Most need no quotes, and to find that out costs more than the rest of the field.
+    return f"<{local_part}@{domain}>" if local_part.isalnum() and domain else str(path)
+
+
 def _paths(paths: tuple[Path, ...]) -> str | list[str]:
-    return str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]
+    return _path(paths[0]) if len(paths) == 1 else [_path(path) for path in paths]
 
 
 def _tls(client: Client) -> str | None:
@@ -207,18 +213,24 @@ _HARMLESS = re.compile(r"[\w.:@<>/+,;!#$%&*?^`{|}~'()\[\]-]+", re.ASCII).fullmat
 
 def as_text(moment: str, name: str, fields: Fields) -> str:
     """One line of `key=value`."""
-    parts = [moment, name]
+    line = f"{moment} {name}"
+    # Mostly all of them are harmless, which one look at all tells sooner than one at each.
+    harmless = _HARMLESS("".join([value for value in fields.values() if type(value) is str]))
     for key, value in fields.items():
-        if type(value) is str:
-            parts.append(f"{key}={value}" if _HARMLESS(value) else f"{key}={json.dumps(value)}")
-        elif type(value) is float:
-            parts.append(f"{key}={value:.4f}")
-        elif type(value) is list:
-            joined = ",".join(value)
-            parts.append(f"{key}={joined}" if _HARMLESS(joined) else f"{key}={json.dumps(value)}")
+        kind = type(value)
+        if kind is int or (kind is str and harmless and value):
+            line += f" {key}={value}"
+        elif kind is float:
+            line += f" {key}={value:.4f}"
         elif value is not None:
-            parts.append(f"{key}={value}")
-    return " ".join(parts)
+            line += f" {key}={_quoted(value)}"
+    return line
+
+
+def _quoted(value: str | list[str]) -> str:
+    """A value as it is, or as JSON where it could be taken for something else."""
+    text = value if type(value) is str else ",".join(value)
+    return text if _HARMLESS(text) else json.dumps(value)
 
 
 def as_json(moment: str, name: str, fields: Fields) -> str:

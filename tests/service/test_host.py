@@ -212,6 +212,31 @@ class MailHostTests(SynchronousTestCase):
         host.stopService()
         assert [line for line in self.diary if line.startswith("drain")] == ["drain smtp", "drain pop3", "drain second"]
 
+    def test_a_change_waits_for_the_start(self) -> None:
+        """SIGHUP may come while the spool replays: nobody is served before it is open."""
+        host = self.host()
+        host.startService()
+        second = Sessions(self.diary, "second")
+        change = Deferred.fromCoroutine(host.change(self.wiring(self.door(26, second))))
+        assert "bind 26" not in self.diary
+        self.spool.started.callback(None)
+        self.successResultOf(change)
+        assert [listener.door.name for listener in host.listeners] == ["second"]
+        assert self.diary.index("accept 25") < self.diary.index("bind 26")
+
+    def test_a_stop_during_a_change(self) -> None:
+        """The end wins: what was bound for the change is let go."""
+        host = self.started(self.door(25, self.smtp))
+        self.smtp.drained.callback(None)
+        waiting: Deferred[None] = Deferred()
+        wiring = Wiring([self.door(26, Sessions(self.diary, "second"))], [lambda: waiting])
+        change = Deferred.fromCoroutine(host.change(wiring))
+        self.successResultOf(host.stopService())
+        waiting.callback(None)
+        self.successResultOf(change)
+        assert self.reactor.taken == set()
+        assert "accept 26" not in self.diary
+
     def test_factories_without_sessions_are_forgotten(self) -> None:
         """A host that is reloaded every day does not keep every day's factory."""
         host = self.started(self.door(25, self.smtp))

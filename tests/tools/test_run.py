@@ -177,6 +177,14 @@ def test_two_processes_over_one_spool(config: Path, start: Start) -> None:
     assert "in at" not in mail_out.ready
 
 
+def test_auth_replaces_the_checkers_of_a_file(tmp_path: Path, config: Path, start: Start) -> None:
+    """The file's own cannot even be made here."""
+    config.write_text('checkers = ["passwd:nobody"]\n' + CONFIGURATION)
+    host = start(PROGRAM, "run", "--config", str(config), "--auth", f"passwd:{tmp_path}/passwd")
+    deliver(host)
+    assert messages(host) == 1
+
+
 def test_options_alone_are_enough(tmp_path: Path, config: Path, start: Start) -> None:
     """Without a file: domain, spool, endpoints and a checker."""
     host = start(
