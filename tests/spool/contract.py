@@ -248,6 +248,15 @@ class DeliveryContract(SpoolTestCase):
             assert await self.contents(name) == [MESSAGE]
             assert await self.unique_ids(name) == [unique_id]
 
+    async def test_a_thousand_maildrops(self) -> None:
+        """As many as one transaction may have recipients."""
+        names = [f"user{number}@example.test" for number in range(1000)]
+        unique_id = await self.deliver(MESSAGE, *(Copy(name, b"X: %d\r\n" % len(name)) for name in names))
+        assert await self.names() == set(names)
+        for name in names[0], names[499], names[-1]:
+            assert await self.unique_ids(name) == [unique_id]
+            assert await self.contents(name) == [b"X: %d\r\n" % len(name) + MESSAGE]
+
     async def test_two_copies_for_one_maildrop(self) -> None:
         """Two forward-paths that lead to one maildrop make one copy: the first."""
         copies = Copy(ANN, b"Delivered-To: ann\r\n"), Copy(BOB, b""), Copy(ANN, b"Delivered-To: info\r\n")
@@ -576,6 +585,22 @@ class SessionContract(SpoolTestCase):
         assert await read_all(begun) == contents[0]
         assert await read_all(await maildrop.content(3)) == contents[2]
         assert maildrop.totals.messages == 3
+
+    async def test_many_messages(self) -> None:
+        """A maildrop of 3,000 messages, delivered hundreds at a time, of which most are deleted at once."""
+        for _ in range(10):
+            staged = [await self.staged() for _ in range(300)]
+            await gatherResults([in_background(message.commit()) for message in staged])
+        maildrop = await self.opened()
+        listing = await maildrop.listing()
+        assert len(set(listing.unique_ids)) == len(listing.octets) == maildrop.totals.messages == 3000
+        kept = {1, 1500, 3000}
+        await maildrop.update([number for number in range(1, 3001) if number not in kept])
+        maildrop.release()
+        for _ in range(2):
+            assert await self.unique_ids() == [listing.unique_ids[number - 1] for number in sorted(kept)]
+            assert await self.contents() == [MESSAGE] * 3
+            await self.restart()
 
     async def test_update_in_one_maildrop(self) -> None:
         """What one maildrop deletes stays in the others that got the same message."""
