@@ -11,7 +11,15 @@ from twisted.internet.defer import Deferred
 from mailhost.envelope import NULL_REVERSE_PATH, TLS, Path
 from mailhost.events import Bug, MessageAccepted, MessageRefused, SessionEnded
 from mailhost.limits import Limits
-from mailhost.refusal import NoSuchMaildrop, Refusal, SpoolFull, SpoolUnavailable, TemporaryRefusal, Worded
+from mailhost.refusal import (
+    LoginUnavailable,
+    NoSuchMaildrop,
+    Refusal,
+    SpoolFull,
+    SpoolUnavailable,
+    TemporaryRefusal,
+    Worded,
+)
 
 TLS_CREATOR: Any = object()
 ANN = Path("ann", "far.example")
@@ -155,27 +163,44 @@ class TestAnswers:
         assert [type(event) for event in waiting.dialogue.events] == [MessageRefused, SessionEnded]
         assert ends(waiting.dialogue.script) == []
 
-    def test_login_late_and_lost(self) -> None:
-        """AUTH that waits: a client that goes away cancels it."""
-        waiting: Deferred[Any] = Deferred()
-        script = Script()
-        script.answers["log_in"] = waiting
-        dialogue = Dialogue(script, auth=True, plaintext_login=True)
-        dialogue.say("EHLO c")
-        dialogue.say(PLAIN)
+    @pytest.mark.parametrize(
+        ("answer", "heard"),
+        [(None, "235 2.7.0 "), (LoginUnavailable(), "454 4.7.0 "), (ZeroDivisionError(), "451 4.3.0 ")],
+    )
+    def test_login_late(self, answer: object, heard: str) -> None:
+        """AUTH's answer may take its time, and what was pipelined waits for it."""
+        dialogue, waiting = login_under_way()
+        assert dialogue.say("NOOP") == ""
+        waiting.callback(answer)
+        replies = dialogue.hear().splitlines()
+        assert replies[0].startswith(heard)
+        assert replies[1:] == ["250 2.0.0 OK"]
+
+    def test_login_after_loss(self) -> None:
+        """A client that goes away before the answer was never logged in."""
+        dialogue, waiting = login_under_way()
         dialogue.transport.lose()
-        assert script.count("log_out") == 0
+        assert waiting.called
+        assert dialogue.script.count("log_out") == 0
         assert dialogue.happened(SessionEnded)[0].client.account is None
 
     def test_login_never(self) -> None:
         """AUTH that takes too long says nothing about the password."""
-        script = Script()
-        script.answers["log_in"] = Deferred()
-        dialogue = Dialogue(script, auth=True, plaintext_login=True)
-        dialogue.say("EHLO c")
-        dialogue.say(PLAIN)
+        dialogue, _ = login_under_way()
         dialogue.clock.pump([10] * 9)
         assert dialogue.hear().startswith("454 4.7.0 ")
+        assert dialogue.say("NOOP").startswith("250 ")
+
+
+def login_under_way() -> tuple[Dialogue, Deferred[Any]]:
+    """A dialogue whose AUTH waits for an answer."""
+    waiting: Deferred[Any] = Deferred()
+    script = Script()
+    script.answers["log_in"] = waiting
+    dialogue = Dialogue(script, auth=True, plaintext_login=True)
+    dialogue.say("EHLO c")
+    assert dialogue.say(PLAIN) == ""
+    return dialogue, waiting
 
 
 class TestTransaction:
