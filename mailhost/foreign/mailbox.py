@@ -139,7 +139,6 @@ async def _lf_file(content: IContent) -> IO[bytes]:
         plain = cr + undoubler.feed(block)
         cr = b"\r" if plain.endswith(b"\r") else b""
         file.write(plain.removesuffix(b"\r").replace(CRLF, b"\n"))
-    file.write(cr)
     file.seek(0)
     return file
 

@@ -101,8 +101,9 @@ class _MessageDelivery:
             transaction = await self._delivery.transaction(client, _path(origin), NO_PARAMETERS)
         except Refusal as refusal:
             raise SMTPServerError(*_reply(refusal)) from refusal
-        self._incoming = _Incoming(transaction, self._limits.message_octets, self._observer, client)
-        weakref.finalize(self, self._incoming.forgotten).atexit = False
+        forgotten = weakref.finalize(self, transaction.abort)
+        forgotten.atexit = False
+        self._incoming = _Incoming(transaction, forgotten.detach, self._limits.message_octets, self._observer, client)
         return origin
 
     def validateTo(self, user: User) -> Deferred[Callable[[], IMessageSMTP]]:
@@ -127,8 +128,17 @@ class _MessageDelivery:
 class _Incoming:
     """The one content of a transaction, given line by line and handed on in blocks of wire form."""
 
-    def __init__(self, transaction: ITransaction, limit: int, observer: Observer, client: Client) -> None:
+    def __init__(
+        self,
+        transaction: ITransaction,
+        beginning: Callable[[], object],
+        limit: int,
+        observer: Observer,
+        client: Client,
+    ) -> None:
+        """@param beginning: called when the content begins: from then on the transaction is not aborted when it is forgotten."""
         self.transaction = transaction
+        self._beginning = beginning
         self._room = limit
         self._observer = observer
         self._client = client
@@ -141,13 +151,14 @@ class _Incoming:
         self._paused = False
         self._aborted = False
         self._failure: Exception | None = None
-        self._outcome: Outcome | None = None
+        self._outcome: Outcome | Failure | None = None
         self._waiting: list[Deferred[Outcome]] = []
 
     def message(self, user: User) -> IMessageSMTP:
         """Called by ESMTP at DATA, once for each forward-path."""
         if self._staging is not None:
             return _Message(self, carries=False)
+        self._beginning()
         self._protocol = user.protocol
         self._staging = Deferred.fromCoroutine(self._stage())
         return _Message(self, carries=True)
@@ -200,7 +211,7 @@ class _Incoming:
         if self._outcome is not None:
             answer.callback(self._outcome)
         elif len(self._waiting) == 1:
-            Deferred.fromCoroutine(self._commit()).addCallbacks(self._committed, self._failed)
+            Deferred.fromCoroutine(self._commit()).addBoth(self._told)
         return answer
 
     async def _commit(self) -> Outcome:
@@ -212,20 +223,20 @@ class _Incoming:
         self._hand_on()
         return await self._staged.commit()
 
-    def _committed(self, outcome: Outcome) -> None:
+    def _told(self, outcome: Outcome | Failure) -> None:
+        if isinstance(outcome, Failure):
+            if outcome.value is not self._failure:
+                self._report(outcome.value)
+            code, text = _octets_reply(outcome.value)
+            if hasattr(self._protocol, "sendCode"):
+                # ESMTP says 550 to whatever fails here, and a permanent answer to a full disk loses mail.  It says nothing while
+                # its messages have no outcome; so they never get one, and the reply is given here.
+                self._protocol.sendCode(code, text)
+                return
+            outcome = Failure(SMTPServerError(code, text))
         self._outcome = outcome
         for answer in self._waiting:
             answer.callback(outcome)
-
-    def _failed(self, failure: Failure) -> None:
-        """
-        Give the reply ourselves: ESMTP says 550 to whatever fails here, and a permanent answer to a full disk loses mail.
-
-        It says nothing as long as the messages have no outcome, and they never get one.
-        """
-        if failure.value is not self._failure:
-            self._report(failure.value)
-        self._protocol.sendCode(*_octets_reply(failure.value))
 
     def _report(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, Refusal):
@@ -240,20 +251,19 @@ class _Incoming:
         if self._staged is not None:
             self._staged.abort()
 
-    def forgotten(self) -> None:
-        """ESMTP has let go of the transaction: of one that never came to DATA nothing else tells."""
-        if self._staging is None:
-            self.transaction.abort()
-
     def _pause(self) -> None:
         if not self._paused:
             self._paused = True
-            self._protocol.transport.pauseProducing()
+            self._transport("pauseProducing")
 
     def _resume(self) -> None:
         if self._paused:
             self._paused = False
-            self._protocol.transport.resumeProducing()
+            self._transport("resumeProducing")
+
+    def _transport(self, method: str) -> None:
+        # Whoever stands in for a protocol at `User.protocol` may have no transport that can wait.
+        getattr(getattr(self._protocol, "transport", None), method, _nothing)()
 
 
 @implementer(IMessageSMTP)
@@ -299,3 +309,7 @@ def _octets_reply(error: BaseException | None) -> tuple[int, bytes]:
     """ESMTP wants text for a refused MAIL or RCPT, and octets for what is refused later."""
     code, text = _reply(error)
     return code, text.encode("ascii")
+
+
+def _nothing() -> None:
+    pass

@@ -158,7 +158,9 @@ class SubaddressTests(AddressBookTestCase):
 
     def test_nothing_before_the_plus(self):
         """A tag alone is nobody's."""
-        assert self.refused(book("ann@example.test"), "+ann") is NoSuchMaildrop
+        accounts = Accounts("@example.test", "")
+        a_book = AddressBook(DOMAINS, accounts, hostname="mx.example.test")
+        assert self.refused(a_book, "+ann") is NoSuchMaildrop
 
 
 class NoRelayTests(AddressBookTestCase):

@@ -1,12 +1,13 @@
 """Our delivery behind Twisted's own ESMTP class, in its words."""
 
 import gc
+import weakref
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.mail.interfaces import IMessageDelivery, IMessageDeliveryFactory
-from twisted.mail.smtp import ESMTP
+from twisted.mail.smtp import ESMTP, Address, User
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -14,6 +15,7 @@ from zope.interface.verify import verifyObject
 from mailhost.delivery.address_book import AddressBook
 from mailhost.delivery.avatar import SpoolDelivery
 from mailhost.envelope import Client, Outcome, Path
+from mailhost.foreign.delivery import delivery_from_twisted
 from mailhost.foreign.message_delivery import delivery_to_twisted
 from mailhost.interfaces import IAccounts, IDelivery, IStagedMessage, ITransaction
 from mailhost.limits import Limits
@@ -364,10 +366,66 @@ class EndTests(MessageDeliveryTestCase):
         assert self.delivery.happened.count("abort") == 2
 
     def test_forgotten_after_content(self):
-        """A transaction that came to its content is not aborted when it is forgotten."""
+        """A transaction that came to its content is not aborted when it is forgotten, and nothing keeps its connection in memory."""
         self.connect()
         self.begin()
         self.say(b"DATA", b"A: b", b".")
+        server = weakref.ref(self.server)
         del self.server
         gc.collect()
+        assert server() is None
         assert "abort" not in self.delivery.happened
+
+    def test_told_of_a_loss_after_the_end(self):
+        """A protocol that still tells a message of the lost connection undoes nothing."""
+        factory = delivery_to_twisted(self.delivery, client=CLIENT)
+        delivery = factory.getMessageDelivery()
+        origin = Address(b"<zoe@far.example>")
+        helo = (b"x", b"192.0.2.7")
+        self.successResultOf(delivery.validateFrom(helo, origin))
+        make_message = self.successResultOf(delivery.validateTo(User(b"<ann@example.test>", helo, None, origin)))
+        message = make_message()
+        message.lineReceived(b"A: b")
+        self.successResultOf(message.eomReceived())
+        message.connectionLost()
+        assert self.delivery.happened[-1] == "commit"
+
+
+class ThereAndBackTests(MessageDeliveryTestCase):
+    def committing(self):
+        """A message through both adapters, to two forward-paths, up to its commit."""
+        there = delivery_to_twisted(self.delivery, client=CLIENT, observer=self.events.append)
+        back = delivery_from_twisted(there, hostname="mx.example.test", reactor=Clock())
+        client = CLIENT._replace(host="192.0.2.7", helo="mail.far.example")
+        transaction = self.successResultOf(back.transaction(client, Path("zoe", "far.example"), {}))
+        for local_part in ("ann", 'b "o" b'):
+            self.successResultOf(transaction.recipient(Path(local_part, "example.test"), {}))
+        staged = self.successResultOf(transaction.content())
+        staged.write(b"A: b\r\n\r\n..\r\n" + b"x" * 100_000 + b"\r\n")
+        return Deferred.fromCoroutine(staged.commit())
+
+    def test_delivery_of_a_delivery(self):
+        """What goes in at one end comes out at the other, to the octet."""
+        self.successResultOf(self.committing())
+        assert self.delivery.written == b"A: b\r\n\r\n..\r\n" + b"x" * 100_000 + b"\r\n"
+        assert self.delivery.happened == [
+            ("transaction", Path("zoe", "far.example")),
+            ("recipient", Path("ann", "example.test")),
+            ("recipient", Path('b "o" b', "example.test")),
+            "content",
+            "commit",
+        ]
+
+    def test_refusal(self):
+        """Where no protocol gives the reply, the messages' Deferreds carry it."""
+        self.delivery.answers["commit"] = SpoolFull()
+        refusal = self.failureResultOf(self.committing(), Worded).value
+        assert (refusal.code, refusal.status, refusal.temporary) == (452, "4.3.1", True)
+
+    def test_slow(self):
+        """The same when the outcome takes its time."""
+        durable = self.delivery.answers["commit"] = Deferred()
+        waiting = self.committing()
+        self.assertNoResult(waiting)
+        durable.errback(Worded(554, "5.6.0", "no"))
+        assert self.failureResultOf(waiting, Worded).value.code == 554
