@@ -49,6 +49,7 @@ class NonASCIIAddress(Refusal):
 
 _DOT_STRING = rb"[\w!#$%&'*+/=?^`{|}~-]++(?:\.[\w!#$%&'*+/=?^`{|}~-]++)*+"  # \w of octets is ASCII only
 _QUOTED = rb"[ !#-\[\]-~]*+(?:\\[ -~][ !#-\[\]-~]*+)*+"
+# RFC 5321 4.1.2 is firm about the underscore: not in a domain, and 501 for whoever sends one.
 _LABEL = rb"[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+"
 _DOMAIN = _LABEL + rb"(?:\." + _LABEL + rb")*+"
 _ROUTE = rb"(?:@" + _DOMAIN + rb"(?:,@" + _DOMAIN + rb")*+:)?+"
