@@ -5,6 +5,7 @@ from __future__ import annotations
 import poplib
 import re
 import smtplib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,12 +139,11 @@ class MailHostTests(TestCase):
 
     def test_tls_by_a_certificate(self) -> Deferred[None]:
         """With a certificate STARTTLS is offered without being asked for."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
-        certificate, key = make_self_signed(["127.0.0.1"])
-        (directory / "both.pem").write_bytes(certificate + key)
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = str(Path(directory.name) / "both.pem")
+        Path(path).write_bytes(b"".join(make_self_signed(["127.0.0.1"])))
         names = ExampleTests.run_example(self, 1)  # type: ignore[arg-type]
-        path = str(directory / "both.pem")
         host = MailHost(hostname="mx.example.test", delivery=names["orders"], certificate=path, private_key=path)
         host.listen("smtp", "tcp:0:interface=127.0.0.1", name="in")
 
