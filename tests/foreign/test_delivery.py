@@ -385,22 +385,22 @@ class ContentTests(DeliveryTestCase):
         assert self.staged(Delivery()).unique_id != self.staged(Delivery()).unique_id
 
     def test_one_cannot_be_made(self):
-        """When the second message cannot be made the first is told, once, and the client hears why."""
-        for step in ("made", "field"):
+        """When the second message cannot be made, or gets no Received field, all hear of it once, and the client hears why."""
+        full = SMTPServerError(452, "full")
+        for method, answers, lost in (
+            ("validateTo", [lambda: self.message, lambda: answered(full)], 0),
+            ("receivedHeader", [None, full], 1),
+        ):
             foreign = Delivery(Message(), Message())
+            self.message = foreign.messages[0]
+            remaining = iter(answers)
+            setattr(foreign, method, lambda *_, remaining=remaining: answered(next(remaining)))
             transaction = self.successResultOf(self.begin(foreign))
             for path in (ANN, BOB):
                 self.successResultOf(self.recipient(transaction, path))
-            calls = iter([None, SMTPServerError(452, "full")])
-            if step == "made":
-                transaction._accepted[1] = (transaction._accepted[1][0], lambda: answered(SMTPServerError(452, "full")))
-            else:
-                foreign.receivedHeader = lambda *_, calls=calls: answered(next(calls))
-            refusal = self.failureResultOf(transaction.content(), Worded).value
-            assert refusal.code == 452
+            assert self.failureResultOf(transaction.content(), Worded).value.code == 452
             transaction.abort()
-            assert foreign.messages[0].lost == 1
-            assert foreign.messages[1].lost == (1 if step == "field" else 0)
+            assert [message.lost for message in foreign.messages] == [1, lost]
 
     def test_abort(self):
         """Each message hears of it once, however often it happens, and one that raises keeps nobody from hearing."""
