@@ -6,7 +6,8 @@ block, and overlooks what stands where two blocks meet; the file that it reads h
 
 What cannot be had with that class: it answers QUIT with +OK before the disk has, unless removal fails at once; UIDL lists messages
 that were marked as deleted; a damaged message looks like one with a wrong number; a dot that begins a message (never one of ours,
-which begin with Return-Path) is lost; TOP ends early at a line of more than 16 KiB.
+which begin with Return-Path) is lost; TOP ends early at a line of more than 16 KiB, and may lose a dot where 16 KiB of lines all begin
+with one.
 """
 
 from __future__ import annotations
