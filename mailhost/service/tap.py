@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from twisted.application.service import Service
 from twisted.cred import strcred
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -214,11 +214,13 @@ class Program(Service):
         """Read configuration, accounts and certificates again: all of it is taken over, or none."""
         if self._reloading:
             self._reload_again = True
-            return Deferred.fromCoroutine(_nothing())
+            return succeed(None)
         return Deferred.fromCoroutine(self._reload())
 
     async def _reload(self) -> None:
         self._reloading = True
+        # To say ready after a reload would be untrue before the first time.
+        await self.host.when_ready()
         self._notifier.reloading()
         try:
             await self._take_over()
@@ -226,8 +228,10 @@ class Program(Service):
             self._observer(Trouble("reload refused; everything stays as it was", error))
         except Exception as error:
             self._observer(Bug("reload", error))
-        self._notifier.ready()
         self._reloading = False
+        if not self.running:
+            return
+        self._notifier.ready()
         if self._reload_again:
             self._reload_again = False
             await self._reload()
@@ -240,7 +244,3 @@ class Program(Service):
         for unchanged in await self._assembly.reload(self.host, config):
             self._observer(Notice(f"{unchanged} changes at the next start, not now"))
         self._observer(Notice("reloaded"))
-
-
-async def _nothing() -> None:
-    pass

@@ -97,8 +97,7 @@ def _user(parser: argparse.ArgumentParser) -> None:
 def _run_user(parsed: argparse.Namespace) -> int:
     from mailhost.tools import user
 
-    command: int = getattr(user, parsed.verb)(parsed)
-    return command
+    return user.VERBS[parsed.verb](parsed)
 
 
 def _quickstart(parser: argparse.ArgumentParser) -> None:

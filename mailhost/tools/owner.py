@@ -30,7 +30,10 @@ def become_owner(path: str) -> None:
         return
     if os.geteuid() != 0:
         raise Failed(f"{path} belongs to {_name(user)}; run this as {_name(user)} or as root")
-    os.initgroups(_name(user), group) if _known(user) else os.setgroups([])
+    if _known(user):
+        os.initgroups(_name(user), group)
+    else:
+        os.setgroups([])
     os.setgid(group)
     os.setuid(user)
 

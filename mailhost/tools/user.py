@@ -16,22 +16,22 @@ from mailhost.tools.main import Failed
 
 def add(parsed: argparse.Namespace) -> int:
     config = configuration(parsed.config)
-    address = _in_full(config, parsed.address)
+    address = _account(config, parsed.address)
     _check_domain(config, address)
     _change(passwd_file.add, accounts_file(config), address, _password(parsed))
     print(f"added {address}")
     return 0
 
 
-def password(parsed: argparse.Namespace) -> int:
+def change_password(parsed: argparse.Namespace) -> int:
     config = configuration(parsed.config)
-    address = _in_full(config, parsed.address)
+    address = _account(config, parsed.address)
     _change(passwd_file.set_password, accounts_file(config), address, _password(parsed))
     print(f"changed the password of {address}")
     return 0
 
 
-def list(parsed: argparse.Namespace) -> int:
+def list_accounts(parsed: argparse.Namespace) -> int:
     for name in _change(passwd_file.names, accounts_file(configuration(parsed.config))):
         print(name)
     return 0
@@ -40,18 +40,22 @@ def list(parsed: argparse.Namespace) -> int:
 def remove(parsed: argparse.Namespace) -> int:
     config = configuration(parsed.config)
     path = accounts_file(config)
-    address = _in_full(config, parsed.address)
+    address = _account(config, parsed.address)
     known = prepare.name(address) in _change(passwd_file.names, path)
     keep = (parsed.mail or _ask_for_the_mail(address)) == "keep"
     # The account goes first: nothing more is delivered to a maildrop that is about to go.
     if known:
         _change(passwd_file.remove, path, address)
         print(f"removed {address}")
-    what = maildrops.set_aside(config, address) if keep else maildrops.remove(config, address)
+    own = _in_full(config, address)
+    what = maildrops.set_aside(config, own) if keep else maildrops.remove(config, own)
     if what is None and not known:
         raise Failed(f"{address} is no account and has no mail")
     print(what or "it had no mail")
     return 0
+
+
+VERBS = {"add": add, "password": change_password, "remove": remove, "list": list_accounts}
 
 
 def _change(function: Any, *arguments: Any) -> Any:
@@ -64,13 +68,20 @@ def _change(function: Any, *arguments: Any) -> Any:
         raise Failed(str(error)) from None
 
 
+def _account(config: Config, address: str) -> str:
+    """The account that an operator means by a name without a domain: one of just that name, or of the first domain."""
+    if "@" not in address and prepare.name(address) in _change(passwd_file.names, accounts_file(config)):
+        return address
+    return _in_full(config, address)
+
+
 def _in_full(config: Config, address: str) -> str:
     """An account without a domain belongs to the first one."""
     return address if "@" in address else f"{address}@{config.domains[0]}"
 
 
 def _check_domain(config: Config, address: str) -> None:
-    domain = address.rpartition("@")[2].lower()
+    domain = _in_full(config, address).rpartition("@")[2].lower()
     if domain not in [name.lower() for name in config.domains]:
         raise Failed(f"{address}: its domain is none of {', '.join(config.domains)}")
 

@@ -66,7 +66,7 @@ def test_a_directory_that_has_other_things(tmp_path: Path) -> None:
 
 def test_a_domain_that_is_none(tmp_path: Path) -> None:
     """Nothing is made, and the line says why."""
-    with pytest.raises(Failed, match='"not a domain" is not a host name'):
+    with pytest.raises(Failed, match='"not a domain" is not a domain such as'):
         init.make(str(tmp_path / "mail"), domain="not a domain", hostname="example.test")
     assert not (tmp_path / "mail" / "mailhost.toml").exists()
 

@@ -57,6 +57,17 @@ def test_what_is_refused(config: Path, mailhost: Command, arguments: list[str], 
     assert accounts(config) == before
 
 
+def test_an_account_without_a_domain(config: Path, mailhost: Command) -> None:
+    """One that stands so in the file is meant by that name; otherwise the name belongs to the first domain."""
+    (config.parent / "passwd").write_text("bob:{PLAIN}secret\n")
+    file = ["--config", str(config)]
+    assert mailhost("user", "password", "bob", "--password-stdin", *file, stdin="x\n").status == 0
+    assert accounts(config).startswith("bob:{SCRAM-SHA-256}")
+    assert mailhost("user", "add", "eve", "--password-stdin", *file, stdin="x\n").status == 0
+    assert mailhost("user", "list", *file).out == "bob\neve@example.test\n"
+    assert mailhost("user", "remove", "bob", "--mail", "remove", *file).out == "removed bob\nit had no mail\n"
+
+
 def test_an_empty_password(config: Path, mailhost: Command) -> None:
     """End of input is no password."""
     ended = mailhost("user", "add", "bob@example.test", "--password-stdin", "--config", str(config))
