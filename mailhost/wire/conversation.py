@@ -41,6 +41,8 @@ from mailhost.envelope import TLS
 from mailhost.limits import Limits
 from mailhost.octets import Unread
 from mailhost.refusal import TookTooLong
+from mailhost.wire.at_once import send_at_once
+from mailhost.wire.progress import unacknowledged
 
 # Steps taken before other connections get their turn: at a few microseconds each this stays near a millisecond.
 _STEPS_PER_TURN = 100
@@ -206,6 +208,7 @@ class Conversation(TwistedProtocol):
         self._why = "lost"
 
         self._timer: IDelayedCall | None = None
+        self._held = 0  # what a slow client had not taken at the last look
         self._since = 0.0  # when the present waiting, step or slowness began
         self._later: IDelayedCall | None = None  # the rest of many pipelined commands
 
@@ -427,10 +430,9 @@ class Conversation(TwistedProtocol):
         self._gathered = 0
         if self._lost:
             return
-        if len(out) == 1:
-            self.transport.write(out[0])
-        else:
-            self.transport.writeSequence(out)
+        left = send_at_once(self.transport, out[0] if len(out) == 1 else b"".join(out))
+        if left:
+            self.transport.write(left)
 
     def _say_and_close(self, octets: bytes) -> None:
         self._out.append(octets)
@@ -448,7 +450,15 @@ class Conversation(TwistedProtocol):
         # Under TLS a connection with a producer registered never closes.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        self._timer = self._clock.callLater(self._limits.close_seconds, self.transport.abortConnection)
+        self._cut_off_if_stuck(None)
+
+    def _cut_off_if_stuck(self, held_before: int | None) -> None:
+        """Look again until the connection is closed, or the client has taken nothing since the last look."""
+        held = unacknowledged(self.transport)
+        if held == held_before:
+            self.transport.abortConnection()
+        else:
+            self._timer = self._clock.callLater(self._limits.close_seconds, self._cut_off_if_stuck, held)
 
     def _end(self) -> None:
         session_ended, self._session_ended = self._session_ended, True
@@ -466,6 +476,8 @@ class Conversation(TwistedProtocol):
         Nothing is set or cancelled per command; that would cost more than the command.
         """
         self._timer = None
+        if self._client_slow:
+            self._note_progress()
         limit = self._present_limit()
         left = self._since + limit - self._clock.seconds()
         if left > 0:
@@ -481,6 +493,13 @@ class Conversation(TwistedProtocol):
 
     def _look_again(self, seconds: float) -> None:
         self._timer = self._clock.callLater(min(seconds, _LOOK_SECONDS), self._time_is_up)
+
+    def _note_progress(self) -> None:
+        """A client that takes octets, if only a few, is slow and not gone."""
+        held = unacknowledged(self.transport)
+        if held != self._held:
+            self._held = held
+            self._since = self._clock.seconds()
 
     def _present_limit(self) -> float:
         if self._client_slow:

@@ -7,7 +7,7 @@ import socket
 import ssl
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from toy import Toy, ToyFactory, toy_factory
 from twisted.internet import defer, endpoints, reactor, threads
@@ -15,8 +15,8 @@ from twisted.internet import ssl as twisted_ssl
 from twisted.trial.unittest import TestCase
 
 
-def self_signed() -> bytes:
-    """Key and certificate for `localhost`, as PEM."""
+def self_signed() -> twisted_ssl.CertificateOptions:
+    """A key and a certificate for `localhost`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -30,17 +30,14 @@ def self_signed() -> bytes:
         .not_valid_after(now + datetime.timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private + certificate.public_bytes(serialization.Encoding.PEM)
+    return twisted_ssl.CertificateOptions(privateKey=key, certificate=certificate)
 
 
 class RealTLSTests(TestCase):
     """The clock is the reactor, the sockets are real, the clients are blocking ones in a thread."""
 
     def setUp(self) -> None:
-        self.creator = twisted_ssl.PrivateCertificate.loadPEM(self_signed()).options()
+        self.creator = self_signed()
 
     async def listen(self, **more: object) -> tuple[ToyFactory, int]:
         factory = toy_factory(reactor, **more)  # type: ignore[arg-type]
