@@ -103,6 +103,9 @@ class Committer:
             failed = error
             self._jobs.put(lambda: self._commit_in_thread(group, failed))
             return
+        except Exception as error:  # a bug, which must not make everybody wait for ever
+            self._group_failed(error)
+            return
         self._pace.took_in_turn(self._writer.sync_seconds)
         self._indexer.index_in_turn(change)
         self._succeeded()

@@ -389,6 +389,9 @@ def _add(connection: sqlite3.Connection, change: Change) -> None:
 
 # -- records that may be known already
 
+_PLACE = "SELECT segment, offset, length FROM messages WHERE maildrop = ? AND time = ? AND unique_id = ?"
+_MOVE = "UPDATE messages SET segment = ?, offset = ?, length = ? WHERE maildrop = ? AND time = ? AND unique_id = ?"
+
 
 def _replay(connection: sqlite3.Connection, change: Change) -> None:
     """Row by row, since each may be new, moved or deleted; order does not matter."""
@@ -402,27 +405,22 @@ def _replay(connection: sqlite3.Connection, change: Change) -> None:
 
 
 def _replay_message(connection: sqlite3.Connection, row: MessageRow) -> None:
+    maildrop, time, unique_id, octets, segment, _, length = row
     if connection.execute(
-        "SELECT 1 FROM deletions WHERE maildrop = ? AND unique_id = ?", (row.maildrop, row.unique_id)
+        "SELECT 1 FROM deletions WHERE maildrop = ? AND unique_id = ?", (maildrop, unique_id)
     ).fetchone():
         return
-    connection.execute("INSERT OR IGNORE INTO segments (id) VALUES (?)", (row.segment,))
-    connection.execute("INSERT OR IGNORE INTO maildrops (id) VALUES (?)", (row.maildrop,))
-    key = (row.maildrop, row.time, row.unique_id)
-    known = connection.execute(
-        "SELECT segment, offset, length FROM messages WHERE maildrop = ? AND time = ? AND unique_id = ?", key
-    ).fetchone()
+    connection.execute("INSERT OR IGNORE INTO segments (id) VALUES (?)", (segment,))
+    connection.execute("INSERT OR IGNORE INTO maildrops (id) VALUES (?)", (maildrop,))
+    known = connection.execute(_PLACE, (maildrop, time, unique_id)).fetchone()
     if known is None:
         if connection.execute(_ADD_MESSAGE, row).rowcount:
-            connection.execute(_ADD_TOTALS, (1, row.octets, row.maildrop))
-            connection.execute(_LESS_LIVE, (-row.length, row.segment))
-    elif known != (row.segment, row.offset, row.length):
-        connection.execute(
-            "UPDATE messages SET segment = ?, offset = ?, length = ? WHERE maildrop = ? AND time = ? AND unique_id = ?",
-            (row.segment, row.offset, row.length, *key),
-        )
+            connection.execute(_ADD_TOTALS, (1, octets, maildrop))
+            connection.execute(_LESS_LIVE, (-length, segment))
+    elif known != row[4:]:
+        connection.execute(_MOVE, (*row[4:], maildrop, time, unique_id))
         connection.execute(_LESS_LIVE, (known[2], known[0]))
-        connection.execute(_LESS_LIVE, (-row.length, row.segment))
+        connection.execute(_LESS_LIVE, (-length, segment))
 
 
 # -- deletions and names: the same for new records and for known ones

@@ -55,7 +55,7 @@ class Indexer:
                 if self._index.commit_now(change):
                     self._indexed()
                     return
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is, the group is durable and its waiters are told so
                 self._complain(error)
         self.index_later(change)
 
@@ -65,7 +65,7 @@ class Indexer:
             return False
         try:
             self._index.commit([change])
-        except sqlite3.Error:
+        except Exception:  # it comes again, and is complained of then
             return False
         return True
 
@@ -126,8 +126,7 @@ class Indexer:
 
     def _failed(self, failure: Any) -> None:
         self._working = None
-        failure.trap(sqlite3.Error)
-        if is_busy(failure.value):
+        if isinstance(failure.value, sqlite3.Error) and is_busy(failure.value):
             self._pause = _SOON_SECONDS
         else:
             self._complain(failure.value)
@@ -140,7 +139,7 @@ class Indexer:
         for waiter in waiters:
             tell(waiter)
 
-    def _complain(self, error: sqlite3.Error) -> None:
+    def _complain(self, error: BaseException) -> None:
         self._observer(Trouble("the index cannot be written; mail is safe in its segments and is indexed later", error))
 
     async def stop(self) -> None:

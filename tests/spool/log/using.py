@@ -83,7 +83,7 @@ async def delete(spool: LogSpool, numbers: Sequence[int], name: str = ANN) -> No
 class LogSpoolTestCase(TestCase):
     """Makes directories and spools, and stops and removes them."""
 
-    timeout = 60
+    timeout = 20
 
     def setUp(self) -> None:
         self.events: list[Event] = []
