@@ -1,0 +1,194 @@
+"""Several processes on one spool, and processes that are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from mailhost.events import Trouble
+from mailhost.refusal import MaildropInUse, SpoolUnavailable
+from mailhost.spool.log.spool import LogSpool
+from tests.spool.log.using import ANN, BOB, LogSpoolTestCase, contents, delete, deliver, subjects
+
+WORKER = Path(__file__).with_name("worker.py")
+ROOT = Path(__file__).parents[3]
+
+
+class TwoSpoolsTests(LogSpoolTestCase):
+    """Two spools on one directory share what two processes share: files, locks and nothing else."""
+
+    async def pair(self, **options: Any) -> tuple[LogSpool, LogSpool]:
+        directory = self.new_directory()
+        return await self.started(directory, **options), await self.started(directory, **options)
+
+    async def test_one_sees_what_the_other_did(self) -> None:
+        """Mail taken by one is there for the other as soon as it was acknowledged, and so is a deletion."""
+        one, two = await self.pair()
+        for number in range(4):
+            await deliver((one, two)[number % 2], str(number))
+        assert await subjects(one) == await subjects(two) == ["0", "1", "2", "3"]
+        await delete(two, [2])
+        assert await subjects(one) == ["0", "2", "3"]
+
+    async def test_exclusive(self) -> None:
+        """A maildrop that one has open is refused by the other, and given to it as soon as it is let go."""
+        one, two = await self.pair()
+        maildrop = await one.open_maildrop(ANN, 0)
+        with pytest.raises(MaildropInUse):
+            await two.open_maildrop(ANN, 0.15)
+        waiting = Deferred.fromCoroutine(two.open_maildrop(ANN, 5))
+        await deferLater(reactor, 0.05)
+        assert not waiting.called
+        maildrop.release()
+        (await waiting).release()
+
+    async def test_names(self) -> None:
+        """What a name means changes for all at once; a maildrop made by both is one."""
+        one, two = await self.pair()
+        await deliver(one, "old", [ANN])
+        assert await subjects(two) == ["old"]
+        await one.rename(ANN, BOB)
+        await deliver(two, "new", [ANN])
+        assert await subjects(one) == ["new"]
+        assert await subjects(two, BOB) == ["old"]
+        makes = [Deferred.fromCoroutine(spool.create("both")) for spool in (one, two)]
+        for make in makes:
+            await make
+        await deliver(one, "1", ["both"])
+        await deliver(two, "2", ["both"])
+        assert await subjects(one, "both") == ["1", "2"]
+
+    async def test_renamed_by_the_other(self) -> None:
+        """A message that one has begun for a name is not put where the name leads after the other changed it."""
+        from mailhost.envelope import Copy
+        from tests.spool.log.using import ENVELOPE
+
+        one, two = await self.pair()
+        await one.create(ANN)
+        staged = await one.stage(ENVELOPE, [Copy(ANN, b"")])
+        await two.rename(ANN, BOB)
+        await two.create(ANN)
+        with pytest.raises(SpoolUnavailable):
+            await staged.commit()
+        assert await contents(one, ANN) == await contents(one, BOB) == []
+
+    async def test_segments_of_the_living_are_left_alone(self) -> None:
+        """A process that starts takes over nothing that another one holds."""
+        one, _ = await self.pair()
+        await deliver(one, "before")
+        third = await self.started(one._layout.root)
+        await deliver(one, "after")
+        assert await subjects(third) == ["before", "after"]
+        assert len(os.listdir(one._layout.segments)) == 1
+        assert not [event for event in self.events if isinstance(event, Trouble)]
+
+    async def test_many_small_segments(self) -> None:
+        """Both write, roll over and stop; a third finds everything."""
+        one, two = await self.pair(segment_octets=1500, large_octets=4000)
+        for number in range(20):
+            await deliver((one, two)[number % 2], str(number), octets=5000 if number % 5 == 4 else 0)
+        await one.stop()
+        await two.stop()
+        assert await self.subjects_in(one._layout.root) == [str(number) for number in range(20)]
+
+
+class Acknowledged:
+    """What workers have said."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        self.taken: set[str] = set()
+        self.deleting: set[str] = set()
+        self.deleted: set[str] = set()
+        self.failures: list[str] = []
+
+    def read(self, worker: subprocess.Popen[bytes]) -> None:
+        assert worker.stdout is not None
+        kinds = {"?": self.asked, "+": self.taken, "~": self.deleting, "-": self.deleted}
+        for line in worker.stdout:
+            kind, _, rest = line.decode().rstrip("\n").partition(" ")
+            if not line.endswith(b"\n"):
+                continue
+            if kind in kinds:
+                kinds[kind].add(rest)
+            else:
+                self.failures.append(line.decode())
+
+    def check(self, found: list[str]) -> None:
+        assert not self.failures
+        assert len(found) == len(set(found)), "a message is there twice"
+        missing = self.taken - self.deleting - set(found)
+        assert not missing, f"acknowledged and lost: {missing}"
+        assert not self.deleted & set(found), "deleted and back again"
+        assert set(found) <= self.asked, "nobody has sent this"
+
+
+class KillTests(LogSpoolTestCase):
+    timeout = 1000
+
+    async def kill(self, times: int, workers: int = 1) -> None:
+        """Let workers deliver and delete, kill them at some moment, start again on what they left; so many times."""
+        directory = self.new_directory()
+        said = Acknowledged()
+        rng = random.Random(1)
+        for _ in range(times):
+            running = [self.worker(directory, f"worker{number}") for number in range(workers)]
+            readers = [threading.Thread(target=said.read, args=(worker,)) for worker in running]
+            for reader in readers:
+                reader.start()
+            await deferToThread(self.wait_for_first, said)
+            await deferLater(reactor, rng.uniform(0, 0.15))
+            for worker in running:
+                worker.send_signal(signal.SIGKILL)
+            for worker, reader in zip(running, readers):
+                worker.wait()
+                reader.join()
+                assert worker.stdout is not None
+                worker.stdout.close()
+            said.check(await self.found(directory, workers))
+        assert len(said.taken) > times
+
+    def wait_for_first(self, said: Acknowledged) -> None:
+        before = len(said.taken)
+        pause = threading.Event()
+        for _ in range(2000):
+            if len(said.taken) > before or said.failures:
+                return
+            pause.wait(0.01)
+
+    def worker(self, directory: str, name: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, WORKER, directory, name], stdout=subprocess.PIPE, cwd=ROOT)
+
+    async def found(self, directory: str, workers: int) -> list[str]:
+        spool = await self.started(directory)
+        found = []
+        for number in range(workers):
+            for octets in await contents(spool, f"worker{number}"):
+                found.append(octets.partition(b"\r\n")[0].partition(b" ")[2].decode())
+        await spool.stop()
+        return found
+
+    async def test_killed(self) -> None:
+        """A process killed under load loses nothing it has acknowledged, and leaves nothing twice."""
+        await self.kill(8)
+
+    async def test_two_processes_killed(self) -> None:
+        """The same with two processes at a time."""
+        await self.kill(4, workers=2)
+
+    @pytest.mark.long
+    async def test_killed_hundreds_of_times(self) -> None:
+        """The same, some hundreds of times."""
+        await self.kill(300)
