@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from twisted.application.service import Service
@@ -53,7 +53,9 @@ from mailhost.service.assemble import MAIL_IN, Assembly, Given
 from mailhost.service.certificates import CertificateError
 from mailhost.service.config import Config, ConfigError, from_document
 from mailhost.service.listen import CannotListen
+from mailhost.service.messages import Messages, maildrops_of
 from mailhost.service.observers import to_twisted
+from mailhost.service.receiving import Content, Receive, Recipient, delivery_of
 from mailhost.smtp.factory import SMTPFactory
 from mailhost.spool.memory import MemorySpool
 
@@ -62,6 +64,7 @@ __all__ = [
     "CertificateError",
     "Client",
     "ConfigError",
+    "Content",
     "Copy",
     "Envelope",
     "Event",
@@ -79,6 +82,7 @@ __all__ = [
     "MailHost",
     "MaildropFull",
     "MemorySpool",
+    "Messages",
     "NoSuchMaildrop",
     "Outcome",
     "POP3Factory",
@@ -111,7 +115,9 @@ class MailHost(Service):
         portal: Portal | None = None,
         address_book: IAddressBook | None = None,
         delivery: AvatarFactory | None = None,
-        maildrop: AvatarFactory | None = None,
+        maildrop: AvatarFactory | type[Messages] | None = None,
+        recipient: Recipient | None = None,
+        receive: Receive | None = None,
         aliases: Mapping[str, Sequence[str]] | None = None,
         catch_all: Mapping[str, str] | None = None,
         postmaster: str | None = None,
@@ -128,17 +134,22 @@ class MailHost(Service):
         @param checkers: tried in order; one that provides IAccounts also says who exists, unless there is an `address_book`.
         @param portal: instead of checkers and all that follows: its realm gives IDelivery and IMaildrop avatars.
         @param delivery: instead of delivery into the spool: `async def (account, client)` to an IDelivery and its logout.
-        @param maildrop: instead of the spool's maildrops: the same for IMaildrop.
+        @param maildrop: instead of the spool's maildrops: the same for IMaildrop, or a subclass of Messages.
+        @param recipient: with `receive`: `async def (forward_path)`, at RCPT, which raises NoSuchMaildrop for whom it does not know.
+        @param receive: instead of `delivery`: `async def (envelope, content)`, and 250 is sent when it has returned.
         @param certificate: path of a PEM file, with `private_key` the path of its key; read again when they change.
         @param reactor: the installed one, which is the default; TLS schedules on that.
         """
+        if receive is not None:
+            delivery = delivery_of(receive, recipient)
+        self._messages = maildrop if isinstance(maildrop, type) else None
         self._given = Given(
             spool=None if isinstance(spool, str) else spool,
             checkers=checkers,
             portal=portal,
             address_book=address_book,
             delivery=delivery,
-            maildrop=maildrop,
+            maildrop=None if isinstance(maildrop, type) else maildrop,
         )
         self._document: dict[str, Any] = {
             "hostname": hostname,
@@ -213,12 +224,13 @@ class MailHost(Service):
         """@raise ConfigError: values that cannot be used, or parts that do not fit together."""
         if self._host is None:
             config = from_document(self._document, source="MailHost", directory=os.getcwd())
+            reactor = self._reactor or _installed_reactor()
+            observer = self._observer or to_twisted()
+            if self._messages is not None:
+                maildrop = maildrops_of(self._messages, reactor=reactor, limits=config.limits, observer=observer)
+                self._given = replace(self._given, maildrop=maildrop)
             self._check_spool(config)
-            assembly = Assembly(
-                reactor=self._reactor or _installed_reactor(),
-                observer=self._observer or to_twisted(),
-                given=self._given,
-            )
+            assembly = Assembly(reactor=reactor, observer=observer, given=self._given)
             self._host = assembly.host(config)
         return self._host
 

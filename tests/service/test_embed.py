@@ -68,7 +68,7 @@ class ExampleTests(TestCase):
         return Deferred.fromCoroutine(scenario())
 
     def test_mail_into_an_application(self) -> Deferred[None]:
-        """The second example's delivery has the message when the client has its 250, and refuses whom it does not know."""
+        """The second example has the message when the client has its 250, and refuses whom it does not know."""
         names = self.run_example(1)
 
         async def scenario() -> None:
@@ -77,9 +77,35 @@ class ExampleTests(TestCase):
             await host.when_ready()
             port = host.addresses["in"].port
             await in_thread(send, port, "orders@mx.example.test")
-            assert names["shop"] == [MESSAGE.replace(b"\r\n.", b"\r\n..")]
+            assert names["shop"] == {"orders@mx.example.test": [MESSAGE]}
             with pytest.raises(smtplib.SMTPRecipientsRefused):
                 await in_thread(send, port, "nobody@mx.example.test")
+            await host.stopService()
+
+        return Deferred.fromCoroutine(scenario())
+
+    def test_objects_by_pop3(self) -> Deferred[None]:
+        """The third example's invoices are listed, fetched with CRLF, and removed at QUIT."""
+        names = self.run_example(2)
+
+        def visit(port: int) -> tuple[list[bytes], bytes]:
+            client = poplib.POP3("127.0.0.1", port, timeout=20)
+            client.user("ann")
+            client.pass_("secret")
+            listing = client.list()[1]
+            content = b"\r\n".join(client.retr(2)[1])
+            client.dele(1)
+            client.quit()
+            return listing, content
+
+        async def scenario() -> None:
+            host = names["host"]
+            host.startService()
+            await host.when_ready()
+            listing, content = await in_thread(visit, host.addresses["out"].port)
+            assert listing == [b"1 28", b"2 33"]
+            assert content == b"Subject: Invoice 2\r\n\r\nPay more."
+            assert list(names["invoices"][b"ann"]) == ["2024-2"]
             await host.stopService()
 
         return Deferred.fromCoroutine(scenario())
@@ -129,7 +155,7 @@ class MailHostTests(TestCase):
         async def scenario() -> None:
             first.startService()
             await first.when_ready()
-            host = MailHost(hostname="mx.example.test", delivery=second["orders"])
+            host = MailHost(hostname="mx.example.test", receive=second["arrived"])
             host.listen("smtp", f"tcp:{first.addresses['in'].port}:interface=127.0.0.1")
             with pytest.raises(CannotListen, match="Address already in use"):
                 host.startService()
@@ -144,7 +170,7 @@ class MailHostTests(TestCase):
         path = str(Path(directory.name) / "both.pem")
         Path(path).write_bytes(b"".join(make_self_signed(["127.0.0.1"])))
         names = ExampleTests.run_example(self, 1)  # type: ignore[arg-type]
-        host = MailHost(hostname="mx.example.test", delivery=names["orders"], certificate=path, private_key=path)
+        host = MailHost(hostname="mx.example.test", receive=names["arrived"], certificate=path, private_key=path)
         host.listen("smtp", "tcp:0:interface=127.0.0.1", name="in")
 
         def offers_starttls(port: int) -> bool:
