@@ -29,7 +29,7 @@ CHECK_SECONDS = 60.0
 SELF_SIGNED_DAYS = 3650
 
 # Forward secrecy and authenticated encryption; all of TLS 1.3's have both.
-_TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!aNULL:!PSK"
+_TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!PSK"
 
 
 class CertificateError(Exception):

@@ -16,6 +16,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
+    ILoggingContext,
     IOpenSSLServerConnectionCreator,
     IProtocolFactory,
 )
@@ -57,14 +58,19 @@ class Door(NamedTuple):
     implicit_tls: IOpenSSLServerConnectionCreator | None = None
 
 
-@implementer(IProtocolFactory)
+@implementer(IProtocolFactory, ILoggingContext)
 class Switch:
     """The factory of a port: new connections go to the factory of the day, old ones stay with theirs."""
 
     noisy = False
 
     def __init__(self, door: Door) -> None:
+        self._name = door.name
         self._factory = _outermost(door)
+
+    def logPrefix(self) -> str:
+        """What Twisted's own log lines call the port's user."""
+        return self._name
 
     def buildProtocol(self, addr: Any) -> Any:
         return self._factory.buildProtocol(addr)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.logger import ILogObserver, Logger, formatEvent
+from twisted.python import threadable
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -266,6 +267,10 @@ class LineWriter:
         elif len(self._lines) >= _BATCH_LINES:
             self.flush()
 
+    def write_from_thread(self, name: str, fields: Fields) -> None:
+        """The same, from a thread that is not the reactor's."""
+        self._reactor.callFromThread(self.write, name, fields)
+
     def flush(self) -> None:
         """Write what waits."""
         if not self._lines:
@@ -299,15 +304,17 @@ class TwistedLines:
         failure = event.get("log_failure")
         if failure is None and (level is None or level.name in ("debug", "info")):
             return
-        self._writer.write(
-            "twisted",
-            {
-                "level": level.name if level is not None else "error",
-                "system": event.get("log_namespace"),
-                "what": formatEvent(dict(event)),
-                "traceback": failure and failure.getTraceback(),
-            },
-        )
+        fields = {
+            "level": level.name if level is not None else "error",
+            "system": event.get("log_namespace"),
+            "what": formatEvent(dict(event)),
+            "traceback": failure and failure.getTraceback(),
+        }
+        # Anybody may log, in any thread; before the reactor runs there is only one.
+        if threadable.ioThread is None or threadable.isInIOThread():
+            self._writer.write("twisted", fields)
+        else:
+            self._writer.write_from_thread("twisted", fields)
 
 
 _LOUD = {"trouble": "warn", "bug": "critical"}

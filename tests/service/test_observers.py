@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 from typing import Any
 
@@ -198,6 +199,30 @@ def test_what_twisted_logs_stands_among_ours() -> None:
     assert odd.endswith('twisted level=warn system=some.module what="odd a b"')
     assert "level=critical" in broken
     assert "ValueError" in broken
+    os.close(read)
+    os.close(write)
+
+
+def test_what_is_logged_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reactor's timers are its own thread's: the line goes there first."""
+    monkeypatch.setattr("twisted.python.threadable.ioThread", threading.get_ident())
+    handed_over: list[Any] = []
+
+    class Reactor(Clock):
+        def callFromThread(self, function: Any, *arguments: Any) -> None:
+            handed_over.append((function, arguments))
+
+    read, write = os.pipe()
+    reactor = Reactor()
+    log = Logger(namespace="some.module", observer=TwistedLines(LineWriter(reactor, write)))
+    elsewhere = threading.Thread(target=lambda: log.warn("odd"))
+    elsewhere.start()
+    elsewhere.join()
+    assert not reactor.getDelayedCalls()
+    ((function, arguments),) = handed_over
+    function(*arguments)
+    reactor.advance(0)
+    assert os.read(read, 1000).endswith(b"twisted level=warn system=some.module what=odd\n")
     os.close(read)
     os.close(write)
 
