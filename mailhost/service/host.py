@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 
-from mailhost.events import Notice, Observer, Trouble, unobserved
+from mailhost.events import Bug, Notice, Observer, Trouble, unobserved
 from mailhost.interfaces import ISpool
 from mailhost.service.listen import CannotListen, Door, Listener, SessionFactory
 
@@ -137,10 +137,18 @@ class MailHost(Service):
         self._serving = False
         factories = [*self._former, *(listener.door.factory for listener in self._listeners)]
         self._former = []
-        await gatherResults([_begun(factory.drain()) for factory in factories])
-        await self.spool.stop()
-        await _all(self._wiring.stopped)
+        await gatherResults([Deferred.fromCoroutine(self._drained(factory)) for factory in factories])
+        try:
+            await self.spool.stop()
+        finally:
+            await _all(self._wiring.stopped)
         self._observer(Notice("stopped"))
+
+    async def _drained(self, factory: SessionFactory) -> None:
+        try:
+            await factory.drain()
+        except Exception as error:  # the spool has to commit what waits all the same
+            self._observer(Bug("drain", error))
 
     async def _close_ports(self) -> None:
         self._bound = False
@@ -206,12 +214,3 @@ async def _all(calls: Sequence[Callable[[], Awaitable[object] | None]]) -> None:
         result = call()
         if result is not None:
             await result
-
-
-def _begun(result: Awaitable[object]) -> Deferred[object]:
-    """The Deferred of something that must run beside others."""
-
-    async def wait() -> object:
-        return await result
-
-    return Deferred.fromCoroutine(wait())

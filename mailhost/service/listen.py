@@ -83,6 +83,7 @@ class Switch:
 
     def turn(self, door: Door) -> None:
         """From now on, this one."""
+        self._name = door.name
         former, self._factory = self._factory, _outermost(door)
         self._factory.doStart()
         former.doStop()
@@ -106,6 +107,7 @@ class Listener:
         self._switch: Switch | None = None
         self._port: IListeningPort | None = None
         self._binding: Deferred[None] | None = None
+        self._wanted = False
         self._accepting = False
 
     @property
@@ -130,6 +132,7 @@ class Listener:
 
         @raise CannotListen: it is known at once that this fails.  What is known later `bound` raises.
         """
+        self._wanted = True
         self._switch = Switch(self.door)
         failures: list[Failure] = []
         self._binding = maybeDeferred(self._listen).addCallback(self._took)
@@ -159,7 +162,7 @@ class Listener:
 
     async def close(self) -> None:
         """Take no more connections.  `bind` may follow."""
-        self._accepting = False
+        self._wanted = self._accepting = False
         port, self._port = self._port, None
         if port is not None:
             await maybeDeferred(port.stopListening)
@@ -167,10 +170,13 @@ class Listener:
     def _listen(self) -> Any:
         return endpoints.serverFromString(self._reactor, with_backlog(self.door.endpoint)).listen(self._switch)
 
-    def _took(self, port: IListeningPort) -> None:
+    def _took(self, port: IListeningPort) -> Any:
+        if not self._wanted:
+            return port.stopListening()  # it came after all, but too late
         self._port = port
         if not self._accepting and hasattr(port, "stopReading"):
             port.stopReading()
+        return None
 
     def _late(self, failures: list[Failure]) -> None:
         if failures:

@@ -11,7 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailhost.events import Notice, Trouble
+from mailhost.events import Bug, Notice, Trouble
 from mailhost.refusal import SpoolUnavailable
 from mailhost.service.host import MailHost, Wiring
 from mailhost.service.listen import CannotListen, Door
@@ -152,6 +152,16 @@ class MailHostTests(SynchronousTestCase):
         self.pop3.drained.callback(None)
         self.successResultOf(stopped)
         assert self.diary[4:] == ["spool stops", "parts stop"]
+
+    def test_a_stop_that_meets_a_bug(self) -> None:
+        """Sessions that do not end as they should keep nobody from committing what waits; the bug is told."""
+        host = self.started()
+        stopped = host.stopService()
+        self.smtp.drained.errback(ZeroDivisionError())
+        self.pop3.drained.callback(None)
+        self.successResultOf(stopped)
+        assert self.diary[-2:] == ["spool stops", "parts stop"]
+        assert [type(event) for event in self.events] == [Notice, Bug, Notice]
 
     def test_start_after_stop(self) -> None:
         """A host that was stopped starts like a new one."""

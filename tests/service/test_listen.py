@@ -146,6 +146,24 @@ class ListenerTests(TestCase):
 
         return Deferred.fromCoroutine(scenario())
 
+    def test_a_port_that_comes_too_late(self) -> Deferred[None]:
+        """One that is bound after we have given up is closed, not left open for ever."""
+
+        async def scenario() -> None:
+            late: Deferred[Any] = Deferred()
+            listener = Listener(reactor, door(b"hello"))
+            listener._listen = lambda: late  # type: ignore[method-assign]
+            listener.bind()
+            await listener.close()
+            port = reactor.listenTCP(0, Says(b"hello"), interface="127.0.0.1")
+            number = port.getHost().port
+            late.callback(port)
+            await listener.bound()
+            with pytest.raises(ConnectionRefusedError):
+                await listen_to(number)
+
+        return Deferred.fromCoroutine(scenario())
+
     def test_a_socket_that_systemd_did_not_pass(self) -> None:
         """A bare IndexError would tell nobody that FileDescriptorName= is missing."""
         listener = Listener(reactor, door(b"", "systemd:domain=INET6:name=smtp"))
