@@ -83,7 +83,7 @@ class Options(usage.Options, strcred.AuthOptionMixin):
         if not self.get("credCheckers"):
             missing.append("--auth, such as --auth passwd:/etc/mailhost/passwd")
         if missing:
-            raise usage.UsageError(f"without --config these are needed: {', '.join(missing)}")
+            raise usage.UsageError(f"no --config; without it these are needed: {', '.join(missing)}")
 
 
 _WITHOUT_FILE = ("domains", "listen", "hostname", "spool", "certificate", "private-key", "plaintext-login")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 
 class Failed(Exception):
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("mailhost", description="A mail host: SMTP in, a durable spool, POP3 out.")
+    parser.add_argument("--version", action="version", version=f"mailhost {version('mailhost')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("run", help="run the host in the foreground", add_help=False)
     _init(commands.add_parser("init", help="make a configuration, a spool, an account file and a certificate"))

@@ -27,16 +27,19 @@ from mailhost.tools.owner import owner_of
 _STANDARD_OUTPUT = 1
 
 
+class HostOptions(Options):
+    """The plugin's, called by another name."""
+
+    def getSynopsis(self) -> str:
+        return f"Usage: mailhost run {self.synopsis}"
+
+
 class RunOptions(ServerOptions):
-    """twistd's, with one subcommand, ours."""
+    """twistd's, with one subcommand, ours: twistd itself would look for plugins."""
 
     @property
     def subCommands(self) -> list[tuple[str, None, Callable[[], usage.Options], str]]:
-        return [("mailhost", None, Options, "A mail host.")]
-
-    @subCommands.setter
-    def subCommands(self, value: object) -> None:
-        """twistd's own would look for plugins here."""
+        return [("mailhost", None, HostOptions, "A mail host.")]
 
 
 @implementer(IPlugin, IServiceMaker)
@@ -45,7 +48,7 @@ class Runner:
 
     tapname = "mailhost"
     description = "A mail host."
-    options = Options
+    options = HostOptions
 
     def __init__(self) -> None:
         self.program: Program | None = None

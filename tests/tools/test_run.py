@@ -202,7 +202,7 @@ def test_options_alone_are_enough(tmp_path: Path, config: Path, start: Start) ->
     ("arguments", "said"),
     [
         (["--config", "x", "--domain", "y"], "it cannot stand with --domain"),
-        (["--domain", "y"], "without --config these are needed: --spool, --smtp or --pop3, --auth"),
+        (["--domain", "y"], "no --config; without it these are needed: --spool, --smtp or --pop3, --auth"),
         (["--nonsense"], "option --nonsense not recognized"),
     ],
 )
