@@ -269,7 +269,8 @@ def test_root_gives_itself_up(config: Path, start: Start, tmp_path: Path) -> Non
     spool = tmp_path / "spool"
     spool.mkdir()
     os.chown(spool, 65534, 65534)
-    for path in (tmp_path, *tmp_path.parents):
+    tmp_path.chmod(0o755)
+    for path in tmp_path.parents:
         if not path.stat().st_mode & 0o001:
             path.chmod(path.stat().st_mode | 0o011)
     (tmp_path / "passwd").chmod(0o644)
