@@ -6,7 +6,7 @@ A mail host inside your own Twisted application, from values and objects, withou
     host.setServiceParent(application)
 
 The names here are the public ones; the rest of the package may change.  Those who want no service but a factory for
-`endpoint.listen(factory)` take `SMTPFactory` and `POP3Factory`.
+`endpoint.listen(factory)` take `SMTPFactory` and `POP3Factory`, with `Login`, `build_portal` and `MailRealm`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 
-from mailhost.cred.realm import AvatarFactory
+from mailhost.cred.chain import build_portal
+from mailhost.cred.login import Login
+from mailhost.cred.realm import AvatarFactory, MailRealm
 from mailhost.envelope import Client, Copy, Envelope, Outcome, Path, Totals
 from mailhost.events import Event, Observer
 from mailhost.interfaces import (
@@ -79,7 +81,9 @@ __all__ = [
     "Limits",
     "Listing",
     "LocalMaildrop",
+    "Login",
     "MailHost",
+    "MailRealm",
     "MaildropFull",
     "MemorySpool",
     "Messages",
@@ -94,6 +98,8 @@ __all__ = [
     "TemporaryRefusal",
     "Totals",
     "Worded",
+    "build_portal",
+    "delivery_of",
 ]
 
 

@@ -110,6 +110,23 @@ class ExampleTests(TestCase):
 
         return Deferred.fromCoroutine(scenario())
 
+    def test_only_a_factory(self) -> Deferred[None]:
+        """The fourth example listens by an endpoint, without a service."""
+        names = self.run_example(3)
+
+        async def scenario() -> None:
+            port = await names["listening"]
+            await in_thread(send, port.getHost().port, "anybody@mx.example.test")
+            assert names["inbox"] == [MESSAGE]
+            await port.stopListening()
+            await names["factory"].drain()
+
+        return Deferred.fromCoroutine(scenario())
+
+    def test_every_example_is_run(self) -> None:
+        """One that is added needs a test here."""
+        assert len(EXAMPLES) == 4
+
 
 class MailHostTests(TestCase):
     def test_two_hosts_in_one_process(self) -> Deferred[None]:
