@@ -153,7 +153,7 @@ class Catalogue:
                 await self._committer.commit(CatalogueEntry(binding))
                 self._files.fault_point("catalogue.synced")
                 await self._indexer.caught_up()  # others decide by what the index says
-                self._count()
+                self._count(binding)
                 return binding.maildrop
             finally:
                 self._files.close(fd)
@@ -167,6 +167,14 @@ class Catalogue:
             raise
         return fd
 
-    def _count(self) -> None:
+    def _count(self, binding: Binding) -> None:
+        """Let all processes know.  What is remembered here stays, but for what this change made wrong."""
         assert self._map is not None
-        _COUNT.pack_into(self._map, 0, self.changes + 1)
+        changes = self.changes
+        _COUNT.pack_into(self._map, 0, changes + 1)
+        if self._seen != changes:
+            return
+        self._seen = changes + 1
+        self._known = {name: id for name, id in self._known.items() if id != binding.maildrop}
+        if binding.name is not None:
+            self._known[binding.name] = binding.maildrop

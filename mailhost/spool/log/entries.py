@@ -99,6 +99,8 @@ class CatalogueEntry(Entry):
 
 def octets_of_fields(fields: bytes) -> int:
     """Of the plain form."""
+    if b"\r\n." not in fields and fields[:1] != b".":
+        return len(fields)
     measure = Measure()
     measure.feed(fields)
     return measure.octets

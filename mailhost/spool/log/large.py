@@ -22,7 +22,7 @@ from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.records import HEADER_OCTETS, SINGLE
 from mailhost.spool.log.segments import new_header, new_id
-from mailhost.spool.log.threads import Threads
+from mailhost.spool.log.threads import Threads, shielded
 from mailhost.spool.log.writer import refusal_of
 
 # What may wait in memory for the disk before the sender has to pause; half of it lets the sender go on.
@@ -107,8 +107,9 @@ class LargeFile:
         Make it a segment.
 
         @param entry: the record, given the width of its metadata.
+        @return: cancelling it undoes nothing.
         """
-        return Deferred.fromCoroutine(self._finish(entry))
+        return shielded(Deferred.fromCoroutine(self._finish(entry)))
 
     async def _finish(self, make_entry: Callable[[int], MessageEntry]) -> None:
         await self._all_written()
@@ -116,11 +117,12 @@ class LargeFile:
             if self._failed is not None:
                 raise self._failed
             change = await self._threads.run(self._finish_in_thread, make_entry(self._width))
-        except OSError as error:
-            self.abort()
-            raise refusal_of(error) from error
-        except BaseException:
-            self.abort()
+        except BaseException as error:
+            await (
+                self._abort()
+            )  # before anybody is told no: it may have come as far as its name, and must not come back
+            if isinstance(error, OSError):
+                raise refusal_of(error) from error
             raise
         if change is None:
             self._indexer.indexed_in_thread()
@@ -165,11 +167,11 @@ class LargeFile:
 
     def abort(self) -> None:
         """Remove it, when what is under way has ended."""
-        self._failed = self._failed or SpoolUnavailable(cause="aborted")
-        self._waiting = []
         Deferred.fromCoroutine(self._abort())
 
     async def _abort(self) -> None:
+        self._failed = self._failed or SpoolUnavailable(cause="aborted")
+        self._waiting = []
         await self._all_written()
         try:
             await self._threads.run(self._remove)

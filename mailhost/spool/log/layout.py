@@ -75,7 +75,10 @@ class Layout:
             raise unusable(
                 f"{self.root} is on a network file system ({kind}), which keeps no promise about locks and syncs"
             )
+        if not files.exists(self._version):
+            files.sync_directory(os.path.dirname(self.root))  # the spool's own name
         self._check_version()
+        files.sync_directory(self.root)  # before anything else is in it: without VERSION it would be taken for no spool
         for directory in (self.segments, self.staging, self.locks, self.quarantine):
             files.make_directory(directory)
         files.sync_directory(self.root)
