@@ -75,7 +75,7 @@ def _with_spool(config: Config, name: str, work: Callable[[ISpool], Awaitable[No
             raise
     (result,) = outcome
     if isinstance(result, Exception):
-        raise Failed(f"the mail of {name} is as it was: {explain(result)}")
+        raise Failed(f"the mail of {name} is as it was: {explain(result)}; try again")
     return result
 
 

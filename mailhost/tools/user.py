@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from mailhost.cred import passwd_file, prepare
+from mailhost.delivery.address_book import canonical_domain
 from mailhost.service.config import Config
 from mailhost.tools import maildrops
 from mailhost.tools.accounts import accounts_file, configuration
@@ -18,7 +19,7 @@ def add(parsed: argparse.Namespace) -> int:
     config = configuration(parsed.config)
     address = _account(config, parsed.address)
     _check_domain(config, address)
-    _change(passwd_file.add, accounts_file(config), address, _password(parsed))
+    _in_words(passwd_file.add, accounts_file(config), address, _password(parsed))
     print(f"added {address}")
     return 0
 
@@ -26,13 +27,13 @@ def add(parsed: argparse.Namespace) -> int:
 def change_password(parsed: argparse.Namespace) -> int:
     config = configuration(parsed.config)
     address = _account(config, parsed.address)
-    _change(passwd_file.set_password, accounts_file(config), address, _password(parsed))
+    _in_words(passwd_file.set_password, accounts_file(config), address, _password(parsed))
     print(f"changed the password of {address}")
     return 0
 
 
 def list_accounts(parsed: argparse.Namespace) -> int:
-    for name in _change(passwd_file.names, accounts_file(configuration(parsed.config))):
+    for name in _in_words(passwd_file.names, accounts_file(configuration(parsed.config))):
         print(name)
     return 0
 
@@ -41,11 +42,11 @@ def remove(parsed: argparse.Namespace) -> int:
     config = configuration(parsed.config)
     path = accounts_file(config)
     address = _account(config, parsed.address)
-    known = prepare.name(address) in _change(passwd_file.names, path)
+    known = prepare.name(address) in _in_words(passwd_file.names, path)
     keep = (parsed.mail or _ask_for_the_mail(address)) == "keep"
     # The account goes first: nothing more is delivered to a maildrop that is about to go.
     if known:
-        _change(passwd_file.remove, path, address)
+        _in_words(passwd_file.remove, path, address)
         print(f"removed {address}")
     own = _in_full(config, address)
     what = maildrops.set_aside(config, own) if keep else maildrops.remove(config, own)
@@ -58,7 +59,7 @@ def remove(parsed: argparse.Namespace) -> int:
 VERBS = {"add": add, "password": change_password, "remove": remove, "list": list_accounts}
 
 
-def _change(function: Any, *arguments: Any) -> Any:
+def _in_words(function: Any, *arguments: Any) -> Any:
     """What `passwd_file` raises, in words."""
     try:
         return function(*arguments)
@@ -70,7 +71,7 @@ def _change(function: Any, *arguments: Any) -> Any:
 
 def _account(config: Config, address: str) -> str:
     """The account that an operator means by a name without a domain: one of just that name, or of the first domain."""
-    if "@" not in address and prepare.name(address) in _change(passwd_file.names, accounts_file(config)):
+    if "@" not in address and prepare.name(address) in _in_words(passwd_file.names, accounts_file(config)):
         return address
     return _in_full(config, address)
 
@@ -81,8 +82,10 @@ def _in_full(config: Config, address: str) -> str:
 
 
 def _check_domain(config: Config, address: str) -> None:
-    domain = _in_full(config, address).rpartition("@")[2].lower()
-    if domain not in [name.lower() for name in config.domains]:
+    """@raise Failed: mail for it would never come here."""
+    domain = _in_full(config, address).rpartition("@")[2]
+    ours = [canonical_domain(name) for name in config.domains]
+    if _in_words(canonical_domain, domain) not in ours:
         raise Failed(f"{address}: its domain is none of {', '.join(config.domains)}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import poplib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,17 +46,31 @@ def test_add_list_password_remove(config: Path, mailhost: Command) -> None:
         (["password", "bob@example.test", "--password-stdin"], "bob@example.test is no account"),
         (["add", "bob@example.test"], "no terminal to ask for the password at; --password-stdin reads it"),
         (["remove", "ann@example.test"], "say what becomes of the mail: --mail keep or --mail remove"),
-        (["remove", "bob@example.test", "--mail", "keep"], "bob@example.test is no account and has no mail"),
     ],
 )
-def test_what_is_refused(config: Path, mailhost: Command, arguments: list[str], said: str) -> None:
+def test_what_is_refused(
+    config: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: str,
+) -> None:
     """Exit status 1, one line, and the accounts as they were."""
     before = accounts(config)
-    ended = mailhost("user", *arguments, "--config", str(config), stdin="x\n")
-    assert (ended.status, ended.out) == (1, "")
+    monkeypatch.setattr("sys.stdin", io.StringIO("x\n"))
+    monkeypatch.setattr("sys.__stderr__", sys.stderr)
+    assert main(["user", *arguments, "--config", str(config)]) == 1
+    ended = capfd.readouterr()
+    assert ended.out == ""
     assert ended.err.startswith(f"mailhost: {said}")
     assert ended.err.count("\n") == 1
     assert accounts(config) == before
+
+
+def test_neither_account_nor_mail(config: Path, mailhost: Command) -> None:
+    """There was nothing to remove, and the line says so."""
+    ended = mailhost("user", "remove", "bob@example.test", "--mail", "keep", "--config", str(config))
+    assert (ended.status, ended.err) == (1, "mailhost: bob@example.test is no account and has no mail\n")
 
 
 def test_an_account_without_a_domain(config: Path, mailhost: Command) -> None:
@@ -136,3 +152,26 @@ def test_a_spool_of_somebody_else(config: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("os.geteuid", lambda: 12345)
     with pytest.raises(Failed, match=r"belongs to .*; run this as .* or as root"):
         become_owner(str(config.parent / "spool"))
+
+
+def test_mail_that_somebody_reads(config: Path, mailhost: Command, start: Callable[..., Running]) -> None:
+    """An open session keeps the maildrop; the command says so, and the same command does the rest later."""
+    host = start(PROGRAM, "run", "--config", str(config))
+    deliver(host)
+    client = poplib.POP3("127.0.0.1", host.port("out"), timeout=10)
+    client.user("ann@example.test")
+    client.pass_("secret")
+    command = ["user", "remove", "ann@example.test", "--mail", "remove", "--config", str(config)]
+    ended = mailhost(*command)
+    assert (ended.status, ended.out) == (1, "removed ann@example.test\n")
+    assert ended.err.startswith("mailhost: the mail of ann@example.test is as it was: MaildropInUse")
+    client.quit()
+    assert mailhost(*command).out == "removed its mail\n"
+
+
+def test_a_domain_in_either_form(config: Path, mailhost: Command) -> None:
+    """An internationalised domain is the same in Unicode and in ASCII."""
+    config.write_text(config.read_text().replace('"example.test"', '"bücher.example"'))
+    file = ["--password-stdin", "--config", str(config)]
+    assert mailhost("user", "add", "eve@xn--bcher-kva.example", *file, stdin="x\n").status == 0
+    assert mailhost("user", "add", "ann@bücher.example", *file, stdin="x\n").status == 0
