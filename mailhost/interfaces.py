@@ -227,6 +227,16 @@ class ISpool(Interface):
     def exists(name: str) -> Awaitable[bool]:
         """Whether a maildrop of this name has been made."""
 
+    def totals(name: str) -> Awaitable[Totals]:
+        """
+        What a maildrop holds now, whoever has it open; nothing for a name that no maildrop has.
+
+        Asked at RCPT where there are quotas, so it takes no lock and reads no message; what was committed in the last moment may not
+        be counted yet.
+
+        @raise Refusal: it cannot be told now.
+        """
+
     def rename(old: str, new: str) -> Awaitable[None]:
         """Durably.  @raise NoSuchMaildrop: `old` is none.  @raise MaildropInUse: it is open, or `new` exists."""
 

@@ -25,12 +25,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from mailhost.envelope import Copy, Envelope, Outcome
+from mailhost.envelope import Copy, Envelope, Outcome, Totals
 from mailhost.interfaces import IContent, IMaildrop, ISpool, IStagedMessage, Listing
 
 Step = Literal[
     "start", "stop", "stage", "write", "commit", "open", "listing", "content", "read", "update",
-    "create", "exists", "rename", "remove",
+    "create", "exists", "totals", "rename", "remove",
 ]  # fmt: skip
 
 _T = TypeVar("_T")
@@ -134,6 +134,9 @@ class FailingSpool:
 
     async def exists(self, name: str) -> bool:
         return await self.meet("exists", lambda: self._inner.exists(name))
+
+    async def totals(self, name: str) -> Totals:
+        return await self.meet("totals", lambda: self._inner.totals(name))
 
     async def rename(self, old: str, new: str) -> None:
         await self.meet("rename", lambda: self._inner.rename(old, new))

@@ -72,6 +72,11 @@ class MemorySpool:
         self._check_running()
         return name in self._drops
 
+    async def totals(self, name: str) -> Totals:
+        self._check_running()
+        drop = self._drops.get(name)
+        return Totals(len(drop.messages), drop.octets) if drop is not None else Totals(0, 0)
+
     async def rename(self, old: str, new: str) -> None:
         self._check_running()
         drop = self._drops.get(old)

@@ -793,6 +793,55 @@ class ExclusiveContract(SpoolTestCase):
         await self.opened(ANN, 5)
 
 
+class TotalsContract(SpoolTestCase):
+    """`totals`, by which quotas are kept."""
+
+    async def assert_totals(self, *contents: bytes, name: str = ANN) -> None:
+        assert await self.spool.totals(name) == (len(contents), sum(map(plain_octets, contents)))
+
+    async def test_nothing(self) -> None:
+        """A name that nobody has holds nothing, and asking makes no maildrop of it."""
+        await self.assert_totals()
+        assert await self.names() == set()
+
+    async def test_what_was_delivered(self) -> None:
+        """Each maildrop's own, its own fields counted, dots as they are in plain form; the same after a restart."""
+        fields = b"Delivered-To: bob\r\n"
+        await self.deliver(MESSAGE, Copy(ANN, b""), Copy(BOB, fields))
+        await self.deliver(MESSAGE)
+        for _ in range(2):
+            for name in (ANN, BOB):
+                (await self.opened(name)).release()  # an opening waits until all is counted
+            await self.assert_totals(MESSAGE, MESSAGE)
+            await self.assert_totals(fields + MESSAGE, name=BOB)
+            await self.restart()
+
+    async def test_while_a_session_has_it(self) -> None:
+        """A session's snapshot stands still; what is held now does not, and what the session removes goes at once."""
+        await self.deliver()
+        maildrop = await self.opened()
+        await self.deliver(b"Subject: more\r\n\r\n")
+        await self.assert_totals(MESSAGE, b"Subject: more\r\n\r\n")
+        await maildrop.update([1])
+        maildrop.release()
+        await self.opened()
+        await self.assert_totals(b"Subject: more\r\n\r\n")
+
+    async def test_removed_and_renamed(self) -> None:
+        """What a maildrop holds goes with it to its new name, and is gone when it is removed."""
+        await self.deliver()
+        await self.spool.rename(ANN, BOB)
+        await self.assert_totals(name=ANN)
+        await self.assert_totals(MESSAGE, name=BOB)
+        await self.spool.remove(BOB)
+        await self.assert_totals(name=BOB)
+
+    async def test_not_running(self) -> None:
+        """A spool that is stopped can tell nothing."""
+        await self.spool.stop()
+        await self.assert_raises(SpoolUnavailable, self.spool.totals(ANN))
+
+
 class CatalogueContract(SpoolTestCase):
     """Names of maildrops: `create`, `exists`, `rename`, `remove`, `maildrops`."""
 
@@ -986,6 +1035,7 @@ class SpoolContract(
     LargeContract,
     SessionContract,
     ExclusiveContract,
+    TotalsContract,
     CatalogueContract,
     LifeContract,
 ):
