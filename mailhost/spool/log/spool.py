@@ -20,7 +20,6 @@ from mailhost.spool.files import Files
 from mailhost.spool.log.catalogue import Catalogue
 from mailhost.spool.log.committer import Committer
 from mailhost.spool.log.contents import Contents
-from mailhost.spool.log.counts import Counts
 from mailhost.spool.log.index import Index
 from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.large import LargeFile
@@ -61,17 +60,15 @@ class LogSpool:
         self._observer = observer
         self._files = files = files or Files()
         self._layout = layout = Layout(files, directory)
-        self._counts = counts = Counts(files, layout)
-        self._index = index = Index(layout.index, counts)
+        self._index = index = Index(layout.index)
         self._threads = threads = Threads(reactor)
         self._large_threads = Threads(reactor)
         self._readers = Readers(files, layout)
         self._unique_ids = UniqueIds()
-        self._recovery = Recovery(files, layout, counts, index, self._tell)
-        self._indexer = Indexer(reactor, files, index, threads, observer, self._change_over)
-        self._writer = Writer(files, layout, segment_octets, self._tell)
-        self._committer = Committer(reactor, self._writer, self._indexer, Pace(reactor.seconds), observer)
-        self._catalogue = Catalogue(files, layout, counts, index, threads, self._committer, self._indexer)
+        self._indexer = Indexer(reactor, files, index, threads, observer)
+        writer = Writer(files, layout, segment_octets, self._tell)
+        self._committer = Committer(reactor, writer, self._indexer, Pace(reactor.seconds), observer)
+        self._catalogue = Catalogue(files, layout, index, threads, self._committer, self._indexer)
         self._staging = Staging(files, self._catalogue, self._committer, large_octets, self._begin_large)
         self._locks = Locks(reactor, files, layout, threads)
         self._listings = Listings(index, threads)
@@ -105,18 +102,8 @@ class LogSpool:
         starting = self._layout.lock_start()
         try:
             self._layout.prepare()
-            self._counts.open()
-            self._recovery.run()
-        finally:
-            self._files.close(starting)
-
-    def _change_over(self) -> None:
-        """To an index that another process has built, which knows of our own segments nothing yet."""
-        starting = self._layout.lock_start()
-        try:
-            self._index.open()
-            self._recovery.take_over()
-            self._index.commit([self._writer.own()])
+            Recovery(self._files, self._layout, self._index, self._tell).run()
+            self._catalogue.open()
         finally:
             self._files.close(starting)
 
@@ -136,7 +123,6 @@ class LogSpool:
         self._readers.close()
         self._catalogue.close()
         self._index.close()
-        self._counts.close()
 
     def _check_running(self) -> None:
         if not self._running:
@@ -160,12 +146,9 @@ class LogSpool:
 
     async def open_maildrop(self, name: str, wait_seconds: float) -> IMaildrop:
         self._check_running()
-        self._indexer.check()
         maildrop = self._catalogue.known(name)
         if maildrop is None:
             maildrop = await self._catalogue.find_or_make(name)
-        if self._indexer.behind:
-            await self._indexer.caught_up()
         hold = await self._locks.hold(maildrop, wait_seconds, self._index.totals)
         try:
             totals, changes = hold.found
