@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
-
 from mailhost.events import Notice, Observer, Trouble
 from mailhost.refusal import SpoolUnavailable
 from mailhost.spool.files import Files
 from mailhost.spool.log import index as indexes
 from mailhost.spool.log import records
+from mailhost.spool.log.counts import Counts
 from mailhost.spool.log.entries import replayed
+from mailhost.spool.log.fences import fences
 from mailhost.spool.log.index import Change, Index, Position
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.records import HEADER_OCTETS, SINGLE
@@ -30,12 +30,13 @@ _COPIED_OCTETS = 1024 * 1024
 
 
 class Recovery:
-    """Runs in a thread, once per start."""
+    """Runs in a thread, while nobody else may start."""
 
-    def __init__(self, files: Files, layout: Layout, index: Index, tell: Observer) -> None:
+    def __init__(self, files: Files, layout: Layout, counts: Counts, index: Index, tell: Observer) -> None:
         """@param tell: takes events in any thread."""
         self._files = files
         self._layout = layout
+        self._counts = counts
         self._index = index
         self._tell = tell
 
@@ -47,12 +48,18 @@ class Recovery:
         """
         self._open_index()
         self._clean_staging()
+        self.take_over()
+
+    def take_over(self) -> None:
+        """Index what nobody holds, as far as it is not indexed."""
         known = self._index.segments()
         ids = self._layout.segment_ids()
         unread = [position for id in ids if not (position := known.get(id, Position(id, 0))).sealed]
-        fences = self._fences(ids) if unread else {}
+        if unread:  # their makers may have ended before their names were durable
+            self._files.sync_directory(self._layout.segments)
+        ends = fences(self._files, self._layout, ids) if unread else {}
         for position in unread:
-            self._take_over(position, fences.get(position.segment))
+            self._take_over(position, ends.get(position.segment))
         for maildrop in self._index.removed_with_messages():
             while self._index.forget_some(maildrop):
                 pass
@@ -84,6 +91,7 @@ class Recovery:
         indexes.build(new)
         os.chmod(new, 0o660)
         self._files.rename(new, path)
+        self._counts.index_built()  # whoever still writes to the old one changes over
         self._files.fault_point("index.rebuilt")
 
     # -- what nobody holds any more
@@ -100,28 +108,6 @@ class Recovery:
                     self._files.unlink(path)
             finally:
                 self._files.close(fd)
-
-    def _fences(self, ids: Iterable[int]) -> dict[int, int]:
-        """@return: segment to its true end."""
-        fences: dict[int, int] = {}
-        for id in ids:
-            fd = self._files.open(self._layout.segment(id))
-            try:
-                for segment, end in self._fences_in(fd):
-                    fences[segment] = min(end, fences.get(segment, end))
-            except NoSecret:
-                pass
-            finally:
-                self._files.close(fd)
-        return fences
-
-    def _fences_in(self, fd: int) -> Iterable[tuple[int, int]]:
-        if not records.may_be_fence(self._files.read(fd, 2 * HEADER_OCTETS, 0)):
-            return
-        for found in Scan(self._files, fd, find_secret(self._files, fd), HEADER_OCTETS, self._files.size(fd)):
-            if found.record.kind != records.FENCE:
-                return
-            yield int(found.metadata["segment"], 16), found.metadata["end"]
 
     def _take_over(self, position: Position, fence: int | None) -> None:
         path = self._layout.segment(position.segment)
