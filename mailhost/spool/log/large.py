@@ -117,10 +117,9 @@ class LargeFile:
             if self._failed is not None:
                 raise self._failed
             change = await self._threads.run(self._finish_in_thread, make_entry(self._width))
-        except BaseException as error:
-            await (
-                self._abort()
-            )  # before anybody is told no: it may have come as far as its name, and must not come back
+        except Exception as error:
+            # Before anybody is told no: it may have come as far as its name, and must not come back.
+            await self._abort()
             if isinstance(error, OSError):
                 raise refusal_of(error) from error
             raise
