@@ -6,9 +6,10 @@ Everything that runs a host comes here: twistd's plugins, `mailhost run`, and ap
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
@@ -35,9 +36,22 @@ from mailhost.smtp.factory import SMTPFactory
 from mailhost.spool.log.spool import LogSpool
 from mailhost.spool.memory import MemorySpool
 
-MAIL_IN = frozenset({"smtp", "submission"})
-MAIL_OUT = frozenset({"pop3"})
-EVERYTHING = MAIL_IN | MAIL_OUT
+
+class Spoken(NamedTuple):
+    """A protocol: what makes its sessions, and which avatar they want of a login."""
+
+    factory: Callable[..., SessionFactory]
+    avatar: type[Interface]
+
+
+PROTOCOLS: Mapping[str, Spoken] = {
+    "smtp": Spoken(partial(SMTPFactory, protocol="smtp"), IDelivery),
+    "submission": Spoken(partial(SMTPFactory, protocol="submission", auth=True), IDelivery),
+    "pop3": Spoken(POP3Factory, IMaildrop),
+}
+EVERYTHING = frozenset(PROTOCOLS)
+MAIL_IN = frozenset(name for name, spoken in PROTOCOLS.items() if spoken.avatar is IDelivery)
+MAIL_OUT = EVERYTHING - MAIL_IN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,11 +122,10 @@ class Assembly:
         if portal is None:
             realm = MailRealm(self._avatars(config, listeners, spool, checkers))
             portal = build_portal(realm, checkers, self.observer)
-        mail_in = self._login(portal, IDelivery, config)
-        mail_out = self._login(portal, IMaildrop, config)
+        avatars = {PROTOCOLS[listen.protocol].avatar for listen in listeners}
+        logins = {avatar: self._login(portal, avatar, config) for avatar in avatars}
         doors = [
-            self._door(listen, config, mail_in if listen.protocol in MAIL_IN else mail_out, certificate)
-            for listen in listeners
+            self._door(listen, config, logins[PROTOCOLS[listen.protocol].avatar], certificate) for listen in listeners
         ]
         return Wiring(doors, *self._lives(checkers, certificate))
 
@@ -122,7 +135,7 @@ class Assembly:
         """What each kind of login gets: what was given, else our own over the spool and an address book."""
         given = {IDelivery: self._given.delivery, IMaildrop: self._given.maildrop}
         avatars = {interface: factory for interface, factory in given.items() if factory is not None}
-        wanted = {IDelivery if listen.protocol in MAIL_IN else IMaildrop for listen in listeners} - avatars.keys()
+        wanted = {PROTOCOLS[listen.protocol].avatar for listen in listeners} - avatars.keys()
         if not wanted:
             return avatars
         book = self._given.address_book or _address_book(config, checkers, mail_in=IDelivery in wanted)
@@ -158,8 +171,7 @@ class Assembly:
 
     def _door(self, listen: Listen, config: Config, login: ILogin, certificate: _Certificate) -> Door:
         implicit = listen.tls == "implicit"
-        make = _PROTOCOLS[listen.protocol]
-        factory = make(
+        factory = PROTOCOLS[listen.protocol].factory(
             login=login,
             hostname=config.hostname,
             limits=listen.limits,
@@ -214,18 +226,3 @@ def _address_book(config: Config, checkers: Sequence[ICredentialsChecker], *, ma
         )
     except ValueError as error:
         raise ConfigError(f"domains, aliases, catch_all or postmaster: {error}") from None
-
-
-def _smtp(**arguments: Any) -> SessionFactory:
-    return SMTPFactory(protocol="smtp", **arguments)
-
-
-def _submission(**arguments: Any) -> SessionFactory:
-    return SMTPFactory(protocol="submission", auth=True, **arguments)
-
-
-def _pop3(**arguments: Any) -> SessionFactory:
-    return POP3Factory(**arguments)
-
-
-_PROTOCOLS: dict[str, Callable[..., SessionFactory]] = {"smtp": _smtp, "submission": _submission, "pop3": _pop3}

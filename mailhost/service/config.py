@@ -123,6 +123,11 @@ def from_document(document: dict[str, Any], *, source: str, directory: str) -> C
     return config
 
 
+def located(source: str, error: Exception) -> str:
+    """What is wrong with the parts that a configuration names, each line beginning with the file's name."""
+    return "\n".join(f"{source}: {line}" for line in str(error).splitlines())
+
+
 # ------------------------------------------------------------------------------------------- what belongs to the whole
 
 

@@ -86,6 +86,8 @@ class Options(usage.Options, strcred.AuthOptionMixin):
             raise usage.UsageError(f"no --config; without it these are needed: {', '.join(missing)}")
 
 
+# What mistakes are said to stand in where there is no file.
+_OPTIONS = "options"
 _WITHOUT_FILE = ("domains", "listen", "hostname", "spool", "certificate", "private-key", "plaintext-login")
 _FLAG = {"domains": "domain", "listen": "smtp or --pop3"}
 
@@ -105,7 +107,7 @@ def read_config(options: Options) -> Config:
     }
     if options["certificate"] or options["private-key"]:
         document["tls"] = {"certificate": options["certificate"], "private_key": options["private-key"]}
-    return configuration.from_document(document, source="options", directory=os.getcwd())
+    return configuration.from_document(document, source=_OPTIONS, directory=os.getcwd())
 
 
 class Maker:
@@ -125,15 +127,18 @@ class Maker:
 
         try:
             config = read_config(options)
-            assembly = Assembly(
-                reactor=reactor,
-                observer=self._observer_for(config, reactor),
-                protocols=self._protocols,
-                given=Given(checkers=options.get("credCheckers") or None),
-            )
+        except ConfigError as error:
+            raise SystemExit(str(error)) from None
+        assembly = Assembly(
+            reactor=reactor,
+            observer=self._observer_for(config, reactor),
+            protocols=self._protocols,
+            given=Given(checkers=options.get("credCheckers") or None),
+        )
+        try:
             host = assembly.host(config)
         except (ConfigError, CertificateError) as error:
-            raise SystemExit(str(error)) from None
+            raise SystemExit(configuration.located(options["config"] or _OPTIONS, error)) from None
         parent: Any = options.parent or {}
         return Program(
             host,

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from mailhost.service.assemble import Assembly
 from mailhost.service.certificates import CertificateError
-from mailhost.service.config import Config, ConfigError
+from mailhost.service.config import Config, ConfigError, located
 from mailhost.tools.accounts import configuration
 from mailhost.tools.main import Failed
 from mailhost.tools.owner import owner_of
@@ -23,7 +23,7 @@ def check(path: str) -> int:
     try:
         Assembly(reactor=Clock()).host(config)
     except (ConfigError, CertificateError) as error:
-        raise Failed("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+        raise Failed(located(path, error)) from None
     for line in [*_summary(config), *_warnings(config)]:
         print(line)
     return 0

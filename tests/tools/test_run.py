@@ -64,7 +64,7 @@ def test_what_ends_a_start(config: Path, mailhost: Command, change: Callable[[st
         assert ended.status == 1
         assert said in ended.err
         assert "Traceback" not in ended.err
-        assert all(line.startswith("mailhost: ") for line in ended.err.splitlines())
+        assert all(line.startswith(f"mailhost: {config}: ") for line in ended.err.splitlines())
 
 
 def test_a_failure_after_the_reactor_runs(config: Path, mailhost: Command) -> None:
