@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 
 from mailhost.cred import passwd_file
 from mailhost.service.config import Config
@@ -35,7 +36,7 @@ def quickstart(directory: str) -> int:
         init.make(directory, domain=_DOMAIN, hostname=_DOMAIN)
     config = configuration(path)
     password = _add_account(accounts_file(config))
-    certificate = os.path.join(directory, "tls", "cert.pem")
+    certificate = shlex.quote(os.path.join(directory, "tls", "cert.pem"))
     shown = password or "PASSWORD"
     print(f"host       {os.path.abspath(directory)}")
     print(f"account    {_ADDRESS}")

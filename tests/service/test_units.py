@@ -27,6 +27,9 @@ def units(tmp_path: Path) -> Path:
     """The units with programs that exist here, since that is checked too."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
+    version = re.search(r"systemd (\d+)", analyze("--version").stdout)
+    if version is None or int(version[1]) < 250:
+        pytest.skip("systemd-analyze checks units of a system that is not running from systemd 250 on")
     for path in UNITS.iterdir():
         text = path.read_text().replace("/opt/mailhost/bin/mailhost", "/bin/true")
         (tmp_path / path.name).write_text(text.replace("/bin/kill", "/bin/true"))
