@@ -2,14 +2,11 @@
 The names of maildrops.
 
 A name leads to an id, which never changes and is never used again: who gets an old name gets a new id with it, and nothing of what was
-there.  Names change under flock() on `locks/catalogue`, whose first octets are a count of changes that all processes map, so that what
-is remembered here can be checked without a system call.
+there.  Names change under flock() on `locks/catalogue`, and a count of changes tells all processes when what they remember is old.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -18,6 +15,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from mailhost.refusal import MaildropInUse, NoSuchMaildrop
 from mailhost.spool.files import Files
 from mailhost.spool.log.committer import Committer
+from mailhost.spool.log.counts import Counts
 from mailhost.spool.log.entries import CatalogueEntry
 from mailhost.spool.log.index import Binding, Index
 from mailhost.spool.log.indexer import Indexer
@@ -25,7 +23,6 @@ from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.segments import new_id
 from mailhost.spool.log.threads import Threads, shielded
 
-_COUNT = struct.Struct("<Q")
 _NAMES_AT_ONCE = 1000
 
 
@@ -33,46 +30,36 @@ class Catalogue:
     """Lives in the reactor's thread, but where it says otherwise."""
 
     def __init__(
-        self, files: Files, layout: Layout, index: Index, threads: Threads, committer: Committer, indexer: Indexer
+        self,
+        files: Files,
+        layout: Layout,
+        counts: Counts,
+        index: Index,
+        threads: Threads,
+        committer: Committer,
+        indexer: Indexer,
     ) -> None:
         self._files = files
         self._layout = layout
+        self._counts = counts
         self._index = index
         self._threads = threads
         self._committer = committer
         self._indexer = indexer
         self._changing = DeferredLock()
-        self._map: mmap.mmap | None = None
         self._known: dict[str, int] = {}
-        self._seen = -1
-
-    def open(self) -> None:
-        """In any thread."""
-        files = self._files
-        fd = files.open_lock(self._layout.catalogue_lock)
-        try:
-            if files.size(fd) < _COUNT.size:
-                files.truncate(fd, _COUNT.size)
-            self._map = files.map(fd, _COUNT.size)
-        finally:
-            files.close(fd)
         self._seen = -1
 
     def close(self) -> None:
         self._known.clear()
-        if self._map is not None:
-            self._map.close()
-            self._map = None
+        self._seen = -1
 
     # -- looking up
 
     @property
     def changes(self) -> int:
         """A count that moves whenever a name changes, in whatever process; -1 while the spool is stopped."""
-        if self._map is None:
-            return -1
-        count: int = _COUNT.unpack_from(self._map)[0]
-        return count
+        return self._counts.names
 
     def known(self, name: str) -> int | None:
         """The maildrop of this name, if that can be told at once."""
@@ -169,9 +156,8 @@ class Catalogue:
 
     def _count(self, binding: Binding) -> None:
         """Let all processes know.  What is remembered here stays, but for what this change made wrong."""
-        assert self._map is not None
         changes = self.changes
-        _COUNT.pack_into(self._map, 0, changes + 1)
+        self._counts.name_changed()
         if self._seen != changes:
             return
         self._seen = changes + 1

@@ -4,7 +4,7 @@ The index: an SQLite database derived from the segments, shared by all processes
 It is never the truth.  What it says about a segment is right up to the segment's `position`, which changes in the same transaction as
 the rows, so that whatever a crash leaves of it, the rest is found by reading on from there.
 
-    about      generation: a new number for every index that was built anew
+    about      generation: a number drawn for every index that is built
     segments   position; sealed: nothing will follow; live: octets of its records, counted once for each maildrop they are in
     maildrops  name (null for one that is removed, or not yet heard of), named: when it got it; totals; changes: a count of them
     messages   added: the maildrop's count of changes with which the row came, so that a listing can be read later than its totals
@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from mailhost.envelope import Totals
+from mailhost.refusal import SpoolUnavailable
+from mailhost.spool.log.counts import Counts
 
 _FORMAT = 1
 _APPLICATION = 0x6D68_6F31
@@ -118,6 +120,14 @@ class Change:
         self.positions: list[Position] = []
 
 
+class Snapshot(NamedTuple):
+    """A maildrop at one moment: of two equal ones the listing is the same."""
+
+    built: int
+    """Which index this was read from."""
+    changes: int
+
+
 class Place(NamedTuple):
     segment: int
     offset: int
@@ -128,6 +138,10 @@ class Mismatch(sqlite3.DatabaseError):
     """There is no index, or one of another version: it is built anew."""
 
 
+class Outdated(sqlite3.DatabaseError):
+    """There is a new index, built by another process."""
+
+
 class Index:
     """
     Connections to the index.  Any thread may call; none of it belongs on the reactor's, but for `commit_now`.
@@ -135,22 +149,35 @@ class Index:
     Errors are `sqlite3.Error`, and leave the index as it was.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, counts: Counts) -> None:
         self._path = path
+        self._counts = counts
+        self._built = -1  # the count of indexes when this one was opened
         self._idle: list[sqlite3.Connection] = []
         self._open: list[sqlite3.Connection] = []
         self._impatient: sqlite3.Connection | None = None
         self._patient: sqlite3.Connection | None = None
         self._patiently = threading.Lock()
-        self.generation = 0
 
     # -- opening
 
     def open(self) -> None:
-        """@raise sqlite3.Error: it is not there, or it is damaged; then it has to be built anew."""
+        """
+        Again, when there is a new one.
+
+        @raise sqlite3.Error: it is not there, or it is damaged; then it has to be built anew.
+        """
+        built = self._counts.indexes
+        self._idle = []  # what other threads have in hand belongs to the old one
         self._impatient = self._connect(seconds=0)
-        self._patient = self._connect(seconds=10)
-        (self.generation,) = self._patient.execute("SELECT generation FROM about").fetchone()
+        with self._patiently:
+            self._patient = self._connect(seconds=10)
+        self._built = built
+
+    @property
+    def is_outdated(self) -> bool:
+        """Another process has built a new index, and ours is a file without a name."""
+        return self._counts.indexes != self._built
 
     def _connect(self, seconds: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -185,6 +212,8 @@ class Index:
     def commit_now(self, change: Change) -> bool:
         """Without waiting for anybody.  @return: false when somebody else is writing; nothing was done then."""
         assert self._impatient is not None
+        if self.is_outdated:
+            return False
         try:
             _commit(self._impatient, lambda connection: _apply(connection, change))
         except sqlite3.OperationalError as error:
@@ -194,9 +223,11 @@ class Index:
         return True
 
     def commit(self, changes: Iterable[Change]) -> None:
-        """Some seconds of patience, then an error."""
+        """Some seconds of patience, then an error.  @raise Outdated: it has to be opened again, and ours read again into it."""
         with self._patiently:
             assert self._patient is not None
+            if self.is_outdated:
+                raise Outdated("another process has built the index anew")
             _commit(self._patient, lambda connection: _apply_all(connection, changes))
 
     def forget_some(self, maildrop: int, at_most: int = 1000) -> bool:
@@ -231,36 +262,43 @@ class Index:
 
     # -- reading
 
-    def totals(self, maildrop: int) -> tuple[Totals, int]:
-        """@return: what is in the maildrop, and its count of changes."""
+    def totals(self, maildrop: int) -> tuple[Totals, Snapshot]:
+        """What is in the maildrop now, and the name of this moment."""
+        built = self._built
 
-        def totals(connection: sqlite3.Connection) -> tuple[Totals, int]:
+        def totals(connection: sqlite3.Connection) -> tuple[Totals, Snapshot]:
             query = "SELECT messages, octets, changes FROM maildrops WHERE id = ?"
             messages, octets, changes = connection.execute(query, (maildrop,)).fetchone() or (0, 0, 0)
-            return Totals(messages, octets), changes
+            return Totals(messages, octets), Snapshot(built, changes)
 
         return self._read(totals)
 
-    def listing(self, maildrop: int, changes: int) -> tuple[list[int], list[str]]:
-        """@return: octets and unique ids as they were at that count of changes, in the order of their numbers."""
+    def listing(self, maildrop: int, snapshot: Snapshot) -> tuple[list[int], list[str]]:
+        """@return: octets and unique ids as they were at that moment, in the order of their numbers."""
         # Text put together by SQLite and cut by Python costs a third of fetching rows, and most of it without the interpreter lock.
         query = (
             "SELECT group_concat(octets, ' '), group_concat(unique_id, ' ') FROM"
             " (SELECT octets, unique_id FROM messages WHERE maildrop = ? AND added <= ? ORDER BY time, unique_id)"
         )
+        self._check(snapshot)
 
         def listing(connection: sqlite3.Connection) -> tuple[list[int], list[str]]:
-            octets, unique_ids = connection.execute(query, (maildrop, changes)).fetchone()
+            octets, unique_ids = connection.execute(query, (maildrop, snapshot.changes)).fetchone()
             if octets is None:
                 return [], []
             return list(map(int, str(octets).split(" "))), unique_ids.split(" ")
 
         return self._read(listing)
 
-    def places(self, maildrop: int, changes: int) -> list[tuple[int, int, int, int]]:
+    def places(self, maildrop: int, snapshot: Snapshot) -> list[tuple[int, int, int, int]]:
         """@return: (segment, offset, length, time) of each message, as `listing` has them."""
         query = "SELECT segment, offset, length, time FROM messages WHERE maildrop = ? AND added <= ? ORDER BY time, unique_id"
-        return self._read(lambda connection: connection.execute(query, (maildrop, changes)).fetchall())
+        self._check(snapshot)
+        return self._read(lambda connection: connection.execute(query, (maildrop, snapshot.changes)).fetchall())
+
+    def _check(self, snapshot: Snapshot) -> None:
+        if snapshot.built != self._built:
+            raise SpoolUnavailable(cause="the index was built anew beneath an open session")
 
     def maildrop(self, name: str) -> int | None:
         """The id behind a name."""
@@ -297,12 +335,15 @@ class Index:
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """A transaction of one statement: it ends with its fetch."""
+        if self.is_outdated:
+            raise SpoolUnavailable(cause="the index is being changed for a new one")
+        idle = self._idle
         try:
-            connection = self._idle.pop()
+            connection = idle.pop()
         except IndexError:
             connection = self._connect(seconds=10)
         result = query(connection)
-        self._idle.append(connection)  # not after an error: that connection is closed with the index
+        idle.append(connection)  # not after an error: that connection is closed with the index
         return result
 
 

@@ -29,7 +29,17 @@ _CHECKPOINT_AFTER = 500
 class Indexer:
     """Lives in the reactor's thread, but for `index_in_thread`."""
 
-    def __init__(self, reactor: Any, files: Files, index: Index, threads: Threads, observer: Observer) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        files: Files,
+        index: Index,
+        threads: Threads,
+        observer: Observer,
+        change_over: Callable[[], None],
+    ) -> None:
+        """@param change_over: opens an index that another process has built, and reads our own segments into it; in a thread."""
+        self._change_over = change_over
         self._reactor = reactor
         self._files = files
         self._index = index
@@ -111,8 +121,18 @@ class Indexer:
     def _try(self) -> None:
         self._retry = None
         changes = list(self._waiting)
-        self._working = self._threads.run(self._index.commit, changes)
+        self._working = self._threads.run(self._commit_in_thread, changes)
         self._working.addCallbacks(self._done, self._failed, callbackArgs=(len(changes),))
+
+    def _commit_in_thread(self, changes: list[Change]) -> None:
+        if self._index.is_outdated:
+            self._change_over()
+        self._index.commit(changes)
+
+    def check(self) -> None:
+        """Called before the index is read: a new one is changed over to first, and `caught_up` waits for that."""
+        if self._index.is_outdated and not self._waiting:
+            self.index_later(Change())
 
     def _done(self, _: None, count: int) -> None:
         self._working = None
@@ -153,7 +173,7 @@ class Indexer:
         changes, self._waiting = self._waiting, []
         try:
             if changes:
-                await self._threads.run(self._index.commit, changes)
+                await self._threads.run(self._commit_in_thread, changes)
         except sqlite3.Error as error:
             self._complain(error)
         self._tell(lambda waiter: waiter.errback(SpoolUnavailable(cause="stopping")))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from mailhost.envelope import Totals
 from mailhost.interfaces import Listing
 from mailhost.refusal import SpoolUnavailable
-from mailhost.spool.log.index import Index, Place
+from mailhost.spool.log.index import Index, Place, Snapshot
 from mailhost.spool.log.threads import Threads
 
 
@@ -33,12 +33,12 @@ class Places:
 class LogListing(Listing):
     """A listing that knows where it was read from."""
 
-    __slots__ = ("changes", "maildrop", "places")
+    __slots__ = ("maildrop", "places", "snapshot")
 
-    def __init__(self, octets: Sequence[int], unique_ids: Sequence[str], maildrop: int, changes: int) -> None:
+    def __init__(self, octets: Sequence[int], unique_ids: Sequence[str], maildrop: int, snapshot: Snapshot) -> None:
         super().__init__(octets, unique_ids)
         self.maildrop = maildrop
-        self.changes = changes
+        self.snapshot = snapshot
         self.places: Places | None = None
 
 
@@ -52,19 +52,19 @@ class Listings:
         self._kept: OrderedDict[int, LogListing] = OrderedDict()
         self._messages = 0
 
-    async def read(self, maildrop: int, changes: int, totals: Totals) -> LogListing:
+    async def read(self, maildrop: int, snapshot: Snapshot, totals: Totals) -> LogListing:
         """
         @raise SpoolUnavailable: the index was changed beneath this snapshot, by recovery of what another process left; a new
             session sees the maildrop as it is.
         """
         kept = self._kept.get(maildrop)
-        if kept is not None and kept.changes == changes:
+        if kept is not None and kept.snapshot == snapshot:
             self._kept.move_to_end(maildrop)
             return kept
-        octets, unique_ids = await self._threads.run(self._index.listing, maildrop, changes)
+        octets, unique_ids = await self._threads.run(self._index.listing, maildrop, snapshot)
         if len(octets) != totals.messages:
             raise SpoolUnavailable(cause=f"maildrop {maildrop:016x} changed beneath an open session")
-        listing = LogListing(octets, unique_ids, maildrop, changes)
+        listing = LogListing(octets, unique_ids, maildrop, snapshot)
         self._keep(listing)
         return listing
 
@@ -90,7 +90,7 @@ class Listings:
         return listing.places
 
     def _read_places(self, listing: LogListing) -> Places:
-        return Places(self._index.places(listing.maildrop, listing.changes))
+        return Places(self._index.places(listing.maildrop, listing.snapshot))
 
     def clear(self) -> None:
         self._kept.clear()

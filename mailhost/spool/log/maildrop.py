@@ -15,7 +15,7 @@ from mailhost.spool.files import Files
 from mailhost.spool.log.committer import Committer
 from mailhost.spool.log.contents import Contents
 from mailhost.spool.log.entries import DeletionEntry
-from mailhost.spool.log.index import Deletion
+from mailhost.spool.log.index import Deletion, Snapshot
 from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.listings import Listings, LogListing
 from mailhost.spool.log.locks import Hold
@@ -46,12 +46,11 @@ class Parts:
 class LogMaildrop:
     """Open until `release`."""
 
-    def __init__(self, parts: Parts, id: int, hold: Hold[Any], totals: Totals, changes: int) -> None:
-        """@param changes: the maildrop's count of changes when the totals were read: it names the snapshot."""
+    def __init__(self, parts: Parts, id: int, hold: Hold[Any], totals: Totals, snapshot: Snapshot) -> None:
         self._parts = parts
         self._id = id
         self._hold: Hold[Any] | None = hold
-        self._changes = changes
+        self._snapshot = snapshot
         self._listing: LogListing | None = None
         self.totals = totals
 
@@ -60,7 +59,7 @@ class LogMaildrop:
 
     async def _read_listing(self) -> LogListing:
         if self._listing is None:
-            self._listing = await self._parts.listings.read(self._id, self._changes, self.totals)
+            self._listing = await self._parts.listings.read(self._id, self._snapshot, self.totals)
         return self._listing
 
     async def content(self, number: int) -> IContent:

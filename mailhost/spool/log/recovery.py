@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+
 from mailhost.events import Notice, Observer, Trouble
 from mailhost.refusal import SpoolUnavailable
 from mailhost.spool.files import Files

@@ -17,6 +17,7 @@ from mailhost.spool.files import Files
 from mailhost.spool.log import records
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.records import HEADER_OCTETS, LOG, SegmentHeader
+from mailhost.spool.log.scan import Scan
 
 
 def new_id() -> int:
@@ -100,6 +101,10 @@ class Segment:
         """@param end: how far the group that was written goes."""
         self._files.sync(self._fd)
         self.end = self.synced = end
+
+    def scan(self, end: int) -> Scan:
+        """Its records up to there, read back."""
+        return Scan(self._files, self._fd, self.secret, HEADER_OCTETS, end)
 
     def seal(self) -> None:
         """State that nothing follows.  @raise OSError: it is not sealed, and right all the same."""

@@ -20,6 +20,7 @@ from mailhost.spool.files import Files
 from mailhost.spool.log.catalogue import Catalogue
 from mailhost.spool.log.committer import Committer
 from mailhost.spool.log.contents import Contents
+from mailhost.spool.log.counts import Counts
 from mailhost.spool.log.index import Index
 from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.large import LargeFile
@@ -60,15 +61,17 @@ class LogSpool:
         self._observer = observer
         self._files = files = files or Files()
         self._layout = layout = Layout(files, directory)
-        self._index = index = Index(layout.index)
+        self._counts = counts = Counts(files, layout)
+        self._index = index = Index(layout.index, counts)
         self._threads = threads = Threads(reactor)
         self._large_threads = Threads(reactor)
         self._readers = Readers(files, layout)
         self._unique_ids = UniqueIds()
-        self._indexer = Indexer(reactor, files, index, threads, observer)
-        writer = Writer(files, layout, segment_octets, self._tell)
-        self._committer = Committer(reactor, writer, self._indexer, Pace(reactor.seconds), observer)
-        self._catalogue = Catalogue(files, layout, index, threads, self._committer, self._indexer)
+        self._recovery = Recovery(files, layout, counts, index, self._tell)
+        self._indexer = Indexer(reactor, files, index, threads, observer, self._change_over)
+        self._writer = Writer(files, layout, segment_octets, self._tell)
+        self._committer = Committer(reactor, self._writer, self._indexer, Pace(reactor.seconds), observer)
+        self._catalogue = Catalogue(files, layout, counts, index, threads, self._committer, self._indexer)
         self._staging = Staging(files, self._catalogue, self._committer, large_octets, self._begin_large)
         self._locks = Locks(reactor, files, layout, threads)
         self._listings = Listings(index, threads)
@@ -102,8 +105,18 @@ class LogSpool:
         starting = self._layout.lock_start()
         try:
             self._layout.prepare()
-            Recovery(self._files, self._layout, self._index, self._tell).run()
-            self._catalogue.open()
+            self._counts.open()
+            self._recovery.run()
+        finally:
+            self._files.close(starting)
+
+    def _change_over(self) -> None:
+        """To an index that another process has built, which knows of our own segments nothing yet."""
+        starting = self._layout.lock_start()
+        try:
+            self._index.open()
+            self._recovery.take_over()
+            self._index.commit([self._writer.own()])
         finally:
             self._files.close(starting)
 
@@ -123,10 +136,12 @@ class LogSpool:
         self._readers.close()
         self._catalogue.close()
         self._index.close()
+        self._counts.close()
 
     def _check_running(self) -> None:
         if not self._running:
             raise SpoolUnavailable(cause="the spool is not running")
+        self._indexer.check()
 
     # -- mail in
 
@@ -149,16 +164,18 @@ class LogSpool:
         maildrop = self._catalogue.known(name)
         if maildrop is None:
             maildrop = await self._catalogue.find_or_make(name)
+        if self._indexer.behind:
+            await self._indexer.caught_up()
         hold = await self._locks.hold(maildrop, wait_seconds, self._index.totals)
         try:
-            totals, changes = hold.found
+            totals, snapshot = hold.found
             while self._indexer.behind:
                 await self._indexer.caught_up()
-                totals, changes = await self._threads.run(self._index.totals, maildrop)
+                totals, snapshot = await self._threads.run(self._index.totals, maildrop)
         except BaseException:
             hold.release()
             raise
-        return LogMaildrop(self._parts, maildrop, hold, totals, changes)
+        return LogMaildrop(self._parts, maildrop, hold, totals, snapshot)
 
     # -- maildrops
 

@@ -16,7 +16,7 @@ from mailhost.events import Notice, Observer, Trouble
 from mailhost.refusal import Refusal, SpoolFull, SpoolUnavailable
 from mailhost.spool.files import Files
 from mailhost.spool.log import records
-from mailhost.spool.log.entries import Entry
+from mailhost.spool.log.entries import Entry, replayed
 from mailhost.spool.log.index import Change, Position
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.segments import Fence, Segment
@@ -118,6 +118,17 @@ class Writer:
             self._tell(Trouble(f"segment {segment.id:016x} could not be sealed; all that is in it is safe", error))
         self._positions.append(Position(segment.id, segment.end, sealed=True))
         segment.close()
+
+    def own(self) -> Change:
+        """All that is in the segments held here, for an index that knows nothing of them.  In any thread."""
+        change = Change(again=True)
+        for segment in [self._segment, *self._given_up]:
+            if segment is not None:
+                end = segment.end
+                for record, metadata in segment.scan(end):
+                    replayed(change, segment.id, record, metadata)
+                change.positions.append(Position(segment.id, end))
+        return change
 
     def close(self) -> Change:
         """@return: what is left to be told to the index."""

@@ -17,10 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from mailhost.envelope import Copy
 from mailhost.events import Trouble
 from mailhost.refusal import MaildropInUse, SpoolUnavailable
 from mailhost.spool.log.spool import LogSpool
-from tests.spool.log.using import ANN, BOB, LogSpoolTestCase, contents, delete, deliver, subjects
+from tests.spool.log.using import ANN, BOB, ENVELOPE, LogSpoolTestCase, contents, delete, deliver, subjects
 
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[3]
@@ -72,9 +73,6 @@ class TwoSpoolsTests(LogSpoolTestCase):
 
     async def test_renamed_by_the_other(self) -> None:
         """A message that one has begun for a name is not put where the name leads after the other changed it."""
-        from mailhost.envelope import Copy
-        from tests.spool.log.using import ENVELOPE
-
         one, two = await self.pair()
         await one.create(ANN)
         staged = await one.stage(ENVELOPE, [Copy(ANN, b"")])
@@ -192,3 +190,50 @@ class KillTests(LogSpoolTestCase):
     async def test_killed_hundreds_of_times(self) -> None:
         """The same, some hundreds of times."""
         await self.kill(300)
+
+
+def forget_index(directory: str) -> None:
+    for path in Path(directory).glob("index.sqlite3*"):
+        path.unlink()
+
+
+class NewIndexTests(LogSpoolTestCase):
+    async def test_others_change_over(self) -> None:
+        """When one process has to build the index anew, those that live put what is theirs into it, and everybody sees all."""
+        directory = self.new_directory()
+        one = await self.started(directory)
+        await deliver(one, "before")
+        forget_index(directory)
+        two = await self.started(directory)
+        await deliver(one, "after", [ANN])
+        assert await subjects(one) == ["before", "after"]
+        assert await subjects(two) == ["before", "after"]
+        await delete(two, [1])
+        assert await subjects(one) == ["after"]
+
+    async def test_a_reader_changes_over(self) -> None:
+        """The same for a process that only reads."""
+        directory = self.new_directory()
+        one = await self.started(directory)
+        await deliver(one, "before")
+        await one.stop()
+        reader = await self.started(directory)
+        assert await subjects(reader) == ["before"]
+        forget_index(directory)
+        two = await self.started(directory)
+        await deliver(two, "after")
+        assert await subjects(reader) == ["before", "after"]
+
+    async def test_a_session_from_before(self) -> None:
+        """A session whose snapshot was read from the old index, and not yet listed, is refused rather than shown another one."""
+        directory = self.new_directory()
+        one = await self.started(directory)
+        await deliver(one, "before")
+        maildrop = await one.open_maildrop(ANN, 0)
+        forget_index(directory)
+        await self.started(directory)
+        await deliver(one, "after")
+        with pytest.raises(SpoolUnavailable):
+            await maildrop.listing()
+        maildrop.release()
+        assert await subjects(one) == ["before", "after"]
