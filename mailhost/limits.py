@@ -1,8 +1,14 @@
-"""Every number that bounds what a client can ask for, with the reason for its default.  `[limits]` in the configuration sets them."""
+"""
+Every number that bounds what a client can ask for, with the reason for its default, and how much a maildrop may hold.
+
+`[limits]` and `[quota]` in the configuration set them.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +52,30 @@ class Limits:
 
     # -- the end
     drain_seconds: float = 30.0
+
+
+_QUOTA = re.compile(r"(?:([0-9]{1,15}|-)/)?(?:([0-9]{1,15})([KMGT]?)|-)", re.ASCII)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Quota(NamedTuple):
+    """How much one maildrop may hold; None is as much as comes."""
+
+    messages: int | None = None
+    octets: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Quota:
+        """
+        As operators write it: `5G` for octets, `10000/5G` for messages and octets, and `-` for whichever has no limit.
+
+        @raise ValueError: in words for the operator.
+        """
+        found = _QUOTA.fullmatch(text)
+        if found is None:
+            raise ValueError(f'"{text}" is not a quota such as 5G, 10000/5G or -')
+        messages, octets, unit = found.groups()
+        return cls(
+            int(messages) if messages not in (None, "-") else None,
+            int(octets) * _UNITS[unit] if octets is not None else None,
+        )
