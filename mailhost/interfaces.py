@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from mailhost.envelope import Client, Copy, Envelope, Outcome, Parameters, Path, Totals
+from mailhost.limits import Quota
 
 # ---------------------------------------------------------------------------------------------------------------- mail in
 
@@ -119,6 +120,16 @@ class IAccounts(Interface):
         """
         @param address: lower-case `user@domain`; or `user` alone, since an account's name may leave out the first domain.
         @return: true at once for a known account; before saying false, a file that has changed is read again.
+        """
+
+
+class IQuotas(Interface):
+    """A checker that keeps quotas beside its accounts offers this."""
+
+    def quota(address: str) -> Awaitable[Quota | None]:
+        """
+        @param address: as in IAccounts.
+        @return: None where nothing is said of this account, or there is none.
         """
 
 

@@ -28,14 +28,15 @@ from mailhost.cred import passwd_format, prepare, scram
 from mailhost.cred.discreet import octets
 from mailhost.cred.watched import InThread, WatchedFile
 from mailhost.events import Notice, Observer, Trouble, unobserved
-from mailhost.interfaces import IAccounts
+from mailhost.interfaces import IAccounts, IQuotas
+from mailhost.limits import Quota
 from mailhost.refusal import LoginUnavailable
 
 # At 35 ms each these are verified within a session's patience; who comes after them is told to try again.
 _MOST_WAITING = 500
 
 
-@implementer(ICredentialsChecker, IAccounts)
+@implementer(ICredentialsChecker, IAccounts, IQuotas)
 class PasswdChecker:
     """Checks user names and passwords against a `passwd` file."""
 
@@ -142,6 +143,12 @@ class PasswdChecker:
         if self._file.look_is_due():
             await self._file.look()
         return name in self._file.value
+
+    # -- IQuotas
+
+    async def quota(self, address: str) -> Quota | None:
+        account = self._file.value.get(prepare.name(address))
+        return account.quota if account is not None else None
 
     # -- the file
 

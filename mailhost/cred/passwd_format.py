@@ -6,8 +6,9 @@ The `passwd` file: one account a line.
     bob@example.test:{PLAIN}secret:quota=5G:note=any text      # a comment too
 
 `address:{SCHEME}value`, then `key=value` fields after further colons; no value holds a colon.  `#` begins a comment at the start of a
-line or after white space, so that addresses may have one inside.  UTF-8.  Names compare without case.  Keys that are not known here
-are kept for who knows them; empty fields, as other programs' files have them, mean nothing.
+line or after white space, so that addresses may have one inside.  UTF-8.  Names compare without case.  `quota` is how much the account's
+maildrop may hold (`Quota.parse`).  Keys that are not known here are kept for who knows them; empty fields, as other programs' files
+have them, mean nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mailhost.cred import prepare, scram
+from mailhost.limits import Quota
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 _FIELD = re.compile(r"([a-z][a-z0-9_-]*)=(.*)", re.DOTALL)
@@ -28,6 +30,7 @@ class Account(NamedTuple):
     """Prepared: what names are compared by, and in octets the avatar id."""
     verifier: scram.Verifier
     fields: Mapping[str, str]
+    quota: Quota | None = None
 
 
 class BrokenLine(ValueError):
@@ -75,8 +78,10 @@ def parse_line(line: bytes) -> Account | None:
         raise ValueError("no colon after the address")
     if not name or _UNPRINTABLE.search(name):
         raise ValueError("no address before the first colon, or one with blanks or control characters")
-    value, *fields = rest.split(":")
-    return Account(prepare.name(name), scram.parse(value), _fields(fields))
+    value, *others = rest.split(":")
+    fields = _fields(others)
+    quota = Quota.parse(fields["quota"]) if "quota" in fields else None
+    return Account(prepare.name(name), scram.parse(value), fields, quota)
 
 
 def _fields(fields: list[str]) -> dict[str, str]:

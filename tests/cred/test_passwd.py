@@ -22,7 +22,7 @@ from mailhost.cred import scram
 from mailhost.cred.passwd import PasswdChecker
 from mailhost.cred.passwd_format import BrokenLine
 from mailhost.events import Event, Notice, Trouble
-from mailhost.interfaces import IAccounts
+from mailhost.interfaces import IAccounts, IQuotas
 from mailhost.refusal import LoginUnavailable
 
 SCRAM = str(scram.make(b"secret", iterations=10))
@@ -273,6 +273,20 @@ class TestChanges:
         house.calls()
         house.check(b"ann@example.test", b"secret")
         assert house.calls() == ["_read_if_changed"]
+
+    def test_quotas(self, house: House) -> None:
+        """An account's own quota, in whatever spelling it is asked for, as the file says it now."""
+
+        def quota(address: str) -> Any:
+            return outcome(Deferred.fromCoroutine(house.checker.quota(address)))
+
+        verifyObject(IQuotas, house.checker)
+        assert quota("ann@example.test") is None
+        house.write("ann@example.test:{PLAIN}x:quota=10/5M", "bob:{PLAIN}x:quota=7")
+        house.has("new@example.test")
+        assert quota("Ann@Example.test") == (10, 5 << 20)
+        assert quota("bob") == (None, 7)
+        assert quota("nobody@example.test") is None
 
     def test_broken_line(self, house: House) -> None:
         """The accounts stay, the operator hears file and line once, and no password."""

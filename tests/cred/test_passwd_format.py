@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mailhost.cred import scram
 from mailhost.cred.passwd_format import Account, BrokenLine, parse
+from mailhost.limits import Quota
 
 SCRAM = str(scram.make(b"secret", iterations=1))
 
@@ -49,6 +50,13 @@ class TestAccepted:
         parsed = accounts("ann@x:{PLAIN}secret:quota=5G:note=a=b c:empty=")
         assert parsed["ann@x"].fields == {"quota": "5G", "note": "a=b c", "empty": ""}
 
+    def test_quota(self) -> None:
+        """The field `quota` is read here already, so that a wrong one is found with its line."""
+        parsed = accounts("ann@x:{PLAIN}x:quota=100/5G\nbob@x:{PLAIN}x:note=100\neve@x:{PLAIN}x:quota=-")
+        assert parsed["ann@x"].quota == Quota(100, 5 << 30)
+        assert parsed["bob@x"].quota is None
+        assert parsed["eve@x"].quota == Quota()
+
     def test_order(self) -> None:
         """Accounts stay in the file's order, the last line needs no end."""
         assert list(accounts("b@x:{PLAIN}x\n# c\n\na@x:{PLAIN}x")) == ["b@x", "a@x"]
@@ -67,6 +75,8 @@ class TestRefused:
             ("ann@x:{PLAIN}", "empty"),
             ("ann@x:{PLAIN}hunter2:more", "key=value"),
             ("ann@x:{PLAIN}hunter2:=x", "key=value"),
+            ("ann@x:{PLAIN}hunter2:quota=5 GB", "is not a quota"),
+            ("ann@x:{PLAIN}hunter2:quota=", "is not a quota"),
             ("ann@x:{SCRAM-SHA-256}hunter2", "iterations,salt"),
             ("ok@x:{PLAIN}hunter2", "ok@x is on line 2 already"),
             ("OK@X:{PLAIN}hunter2", "ok@x is on line 2 already"),
