@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from mailhost.delivery.quota import Quotas
 from mailhost.delivery.trace import Trace, own_fields
 from mailhost.envelope import Client, Copy, Envelope, Parameters, Path
 from mailhost.interfaces import IAddressBook, IDelivery, IMaildrop, ISpool, IStagedMessage, ITransaction
@@ -23,15 +25,24 @@ class SpoolDelivery:
     """Delivery into the maildrops of one spool."""
 
     def __init__(
-        self, spool: ISpool, book: IAddressBook, *, hostname: str, account: bytes | None, clock: IReactorTime
+        self,
+        spool: ISpool,
+        book: IAddressBook,
+        *,
+        hostname: str,
+        account: bytes | None,
+        clock: IReactorTime,
+        quotas: Quotas | None = None,
     ) -> None:
         """
         @param account: whose login this is: it may use its own reverse-paths only.  None is anybody, and may use all.
         @param clock: its `seconds()` are since the epoch.
+        @param quotas: None lets every maildrop grow.
         """
         self.spool = spool
         self.book = book
         self.account = account
+        self.quotas = quotas
         self.trace = Trace(hostname, clock.seconds)
 
     async def transaction(self, client: Client, reverse_path: Path, parameters: Parameters) -> ITransaction:
@@ -60,12 +71,19 @@ class SpoolTransaction:
             if self._delivery.account is None:
                 raise
             raise RelayDenied(_NO_MAIL_ELSEWHERE, cause=refusal.cause) from refusal
-        for destination in destinations:
-            if destination.name not in self._copies:
-                fields = own_fields(self._reverse_path, forward_path)
-                self._copies[destination.name] = Copy(destination.name, fields)
+        names = [destination.name for destination in destinations if destination.name not in self._copies]
+        if self._delivery.quotas is not None:
+            await self._check(self._delivery.quotas, names)
+        for name in names:
+            self._copies[name] = Copy(name, own_fields(self._reverse_path, forward_path))
         self._forward_paths.append(forward_path)
         self._forward_parameters.append(parameters)
+
+    async def _check(self, quotas: Quotas, names: Sequence[str]) -> None:
+        """An alias is refused whole where one of its maildrops is full: a reply cannot say who of them got it."""
+        octets = int(self._parameters.get("SIZE") or 0)
+        for name in names:
+            await quotas.check(self._delivery.spool, name, octets)
 
     async def content(self) -> IStagedMessage:
         staged = await self._delivery.spool.stage(self._envelope(), tuple(self._copies.values()))
@@ -93,19 +111,20 @@ class SpoolTransaction:
 
 
 def delivery_avatars(
-    spool: ISpool, book: IAddressBook, *, hostname: str, clock: IReactorTime
+    spool: ISpool, book: IAddressBook, *, hostname: str, clock: IReactorTime, quotas: Quotas | None = None
 ) -> Callable[[bytes | None, Client], Awaitable[tuple[IDelivery, _Logout]]]:
     """
     A realm's factory of IDelivery avatars: one for all anonymous logins, and one for each login of an account.
 
     @param clock: a reactor.
     """
-    anonymous = SpoolDelivery(spool, book, hostname=hostname, account=None, clock=clock)
+    delivery = partial(SpoolDelivery, spool, book, hostname=hostname, clock=clock, quotas=quotas)
+    anonymous = delivery(account=None)
 
     async def avatar(account: bytes | None, client: Client) -> tuple[IDelivery, _Logout]:
         if account is None:
             return anonymous, _nothing_to_release
-        return SpoolDelivery(spool, book, hostname=hostname, account=account, clock=clock), _nothing_to_release
+        return delivery(account=account), _nothing_to_release
 
     return avatar
 
