@@ -8,6 +8,7 @@ be told that way: a start that fails later is remembered in `Program.failure`, a
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -154,6 +155,17 @@ mailhost_smtp = Maker(MAIL_IN)
 mailhost_pop3 = Maker(MAIL_OUT)
 
 
+def _calm_collector() -> None:
+    """
+    Let Python's collector of reference cycles look less often, and never again at what was made during the start.
+
+    By default it runs after 700 new objects, many times for each group of messages, and finds nothing: a tenth of all CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 class Program(Service):
     """A mail host that has a process to itself."""
 
@@ -205,6 +217,7 @@ class Program(Service):
             raise SystemExit(str(error)) from None
 
     def _ready(self, _: None) -> None:
+        _calm_collector()
         self._notifier.ready()
         self._notifier.start_watchdog(self._reactor)
 
