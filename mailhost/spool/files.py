@@ -28,7 +28,7 @@ class Files:
     Fault points are the instants at which a crash matters, by the same names in every spool:
     `content.written` all of a message is with the spool, `group.written`, `group.synced`, `index.committed`, `segment.created`,
     `segment.entered` its directory entry is synced, `large.synced`, `large.renamed`, `quit.written`, `quit.synced`,
-    `catalogue.synced`, `fence.synced`, `tail.cut`, `index.rebuilt`.
+    `catalogue.synced`, `intent.synced`, `group.renamed`, `fence.synced`, `tail.cut`, `index.rebuilt`.
     """
 
     def fault_point(self, name: str) -> None:
@@ -173,3 +173,17 @@ class Files:
         except OSError:
             return ""
         return ""
+
+    # -- what a Maildir needs beside
+
+    def modified(self, path: str) -> int:
+        """When a file, or the names in a directory, changed last: nanoseconds since 1970."""
+        return os.stat(path).st_mtime_ns
+
+    def remove_directory(self, path: str) -> None:
+        """An empty one."""
+        os.rmdir(path)
+
+    def lock_shared(self, fd: int) -> None:
+        """Wait until nobody has flock() exclusively, and keep it so until the file is closed."""
+        fcntl.flock(fd, fcntl.LOCK_SH)
