@@ -1,0 +1,178 @@
+"""
+Listings, read from the names in new/ and cur/.
+
+One that was read is kept, and serves again while neither directory has changed.  A file system's clock is coarse: of a directory that
+changed in the last two seconds before it was read, a change right after it may bear the same time; such a reading is not trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from mailhost.envelope import Totals
+from mailhost.interfaces import Listing
+from mailhost.spool.files import Files
+from mailhost.spool.maildir import names
+from mailhost.spool.maildir.catalogue import Maildrop
+from mailhost.spool.maildir.deletions import finish, present
+from mailhost.spool.maildir.foreign import ForeignMessages
+
+# The coarsest that any file system's times are: FAT's.
+_COARSEST_NANOSECONDS = 2_000_000_000
+_READINGS = 5
+
+Stamp = tuple[int, int]
+"""When new/ and cur/ changed last, in nanoseconds."""
+
+
+class Message(NamedTuple):
+    """As it is listed: these sort by the time in the name, then by the name."""
+
+    time: int
+    base: str
+    name: str
+    """Below the Maildir: `new/...` or `cur/...`."""
+    octets: int
+    unique_id: str
+
+
+class MaildirListing(Listing):
+    """A listing that knows its files."""
+
+    __slots__ = ("id", "messages", "stamp", "totals", "trusted")
+
+    def __init__(self, id: int, messages: Sequence[Message], stamp: Stamp, *, trusted: bool) -> None:
+        octets = [message.octets for message in messages]
+        super().__init__(octets, [message.unique_id for message in messages])
+        self.id = id
+        self.messages = messages
+        self.stamp = stamp
+        self.trusted = trusted
+        self.totals = Totals(len(messages), sum(octets))
+
+
+class Listings:
+    """What is kept is bounded by messages in all; the listing used last is always kept."""
+
+    def __init__(self, files: Files, now: Callable[[], int] = time.time_ns, kept_messages: int = 300_000) -> None:
+        """@param now: nanoseconds since 1970, by the clock that the file system uses."""
+        self._files = files
+        self._now = now
+        self._kept_messages = kept_messages
+        self._kept: OrderedDict[int, MaildirListing] = OrderedDict()
+        self._messages = 0
+
+    # -- in the reactor's thread
+
+    def keep(self, listing: MaildirListing) -> None:
+        self._forget(listing.id)
+        self._kept[listing.id] = listing
+        self._messages += len(listing.messages)
+        while self._messages > self._kept_messages and len(self._kept) > 1:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, id: int) -> None:
+        listing = self._kept.pop(id, None)
+        if listing is not None:
+            self._messages -= len(listing.messages)
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._messages = 0
+
+    # -- in a thread
+
+    def totals(self, path: str, id: int) -> Totals:
+        """What a maildrop that anybody may hold has now: by what names say, as far as they do."""
+        kept = self._kept.get(id)
+        if kept is not None and kept.trusted and kept.stamp == self._stamp(path)[0]:
+            return kept.totals
+        names_by_base = {names.base_of(name[4:]): name for name in present(self._files, path)}
+        known = {message.base: message.octets for message in kept.messages} if kept is not None else {}
+        octets = 0
+        for base, name in names_by_base.items():
+            sizes = names.sizes_of(base)
+            found = known.get(base) or sizes.with_crlf or sizes.octets
+            octets += found if found is not None else self._octets_in(os.path.join(path, name))
+        return Totals(len(names_by_base), octets)
+
+    def _octets_in(self, path: str) -> int:
+        try:
+            fd = self._files.open(path)
+        except FileNotFoundError:
+            return 0
+        try:
+            return self._files.size(fd)
+        finally:
+            self._files.close(fd)
+
+    # -- in a thread, by whoever holds the maildrop
+
+    def read(self, maildrop: Maildrop) -> MaildirListing:
+        finish(self._files, maildrop.path)
+        kept = self._kept.get(maildrop.id)
+        stamp, trusted = self._stamp(maildrop.path)
+        if kept is not None and kept.trusted and kept.stamp == stamp:
+            return kept
+        for _ in range(_READINGS):
+            found = list(present(self._files, maildrop.path))
+            after, still = self._stamp(maildrop.path)
+            if after == stamp:
+                break
+            stamp, trusted = after, still  # a name that changed while it was read may not have been seen at all
+        else:
+            trusted = False
+        messages = self._messages_of(maildrop.path, found, kept)
+        return MaildirListing(maildrop.id, messages, stamp, trusted=trusted)
+
+    def _stamp(self, path: str) -> tuple[Stamp, bool]:
+        """@return: the stamp, and whether a change from now on would change it."""
+        now = self._now()
+        new, cur = (self._files.modified(os.path.join(path, part)) for part in ("new", "cur"))
+        return (new, cur), now - max(new, cur) > _COARSEST_NANOSECONDS
+
+    def _messages_of(self, path: str, found: Sequence[str], kept: MaildirListing | None) -> list[Message]:
+        names_by_base = {names.base_of(name[4:]): name for name in found}
+        before = {message.base: message for message in kept.messages} if kept is not None else {}
+        messages, foreign = [], []
+        for base, name in names_by_base.items():
+            message = before.get(base) or _ours(base, name)
+            if message is None:
+                foreign.append((base, name))
+            elif message.name == name:
+                messages.append(message)
+            else:
+                messages.append(message._replace(name=name))
+        if foreign:
+            messages += self._foreign(path, foreign)
+        messages.sort()
+        return _told_apart(messages)
+
+    def _foreign(self, path: str, found: Sequence[tuple[str, str]]) -> list[Message]:
+        facts = ForeignMessages(self._files, path).facts(found)
+        return [Message(names.time_of(base), base, name, *facts[base]) for base, name in found if base in facts]
+
+
+def _ours(base: str, name: str) -> Message | None:
+    octets, unique_id = names.our_octets(base), names.our_unique_id(base)
+    if octets is None or unique_id is None:
+        return None
+    return Message(names.time_of(base), base, name, octets, unique_id)
+
+
+def _told_apart(messages: list[Message]) -> list[Message]:
+    """Two messages never show one unique-id: somebody may have copied a file under another name."""
+    if len({message.unique_id for message in messages}) == len(messages):
+        return messages
+    seen: set[str] = set()
+    apart = []
+    for message in messages:
+        if message.unique_id in seen:
+            message = message._replace(unique_id=names.hashed_unique_id(message.base))
+        seen.add(message.unique_id)
+        apart.append(message)
+    return apart

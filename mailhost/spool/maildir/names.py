@@ -1,0 +1,109 @@
+"""
+Names of messages in a Maildir (https://cr.yp.to/proto/maildir.html, and Maildir++ for the sizes).
+
+    1763768056.M123456P4711R0123456789.mx.example.test,S=1234,W=1234:2,S
+    `- unique name -------------------------------- '`- sizes -----'`- info
+    `- base --------------------------------------------------'
+
+The base is a message's for life; other programs move it from new/ to cur/ and change what follows the colon.  `S` is the file's size,
+`W` what it would be with CRLF line ends.  Our own files have CRLF line ends as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import socket
+import time
+from typing import NamedTuple
+
+# RFC 1939 7: a unique-id has at most 70 characters.  What stands before the host takes 41 at most.
+_HOST_OCTETS = 28
+
+_UNIQUE_ID = re.compile(r"[!-~]{1,70}")
+_OURS = re.compile(r"(?P<unique>[0-9]+\.M[0-9]{6}P[0-9]+R[0-9a-f]{10}\.[^,:/]+)(?P<sizes>,.*)?")
+_TIME = re.compile(r"([0-9]{1,12})(?:\.M([0-9]{1,6})(?![0-9]))?")
+_SIZE = re.compile(r",S=([0-9]{1,18})(?=,|$)")
+_WITH_CRLF = re.compile(r",W=([0-9]{1,18})(?=,|$)")
+
+
+class UniqueNames:
+    """Of the messages of one process: none comes twice, and they sort by time."""
+
+    def __init__(self, host: str | None = None) -> None:
+        self.writer = secrets.token_hex(5)
+        """What distinguishes this writer's names from all others'."""
+        self._end = f"P{os.getpid()}R{self.writer}.{safe_host(host or socket.gethostname())}"
+        self._last = 0
+
+    def next(self) -> str:
+        now = time.time_ns() // 1000
+        if now <= self._last:  # the clock stood, or was set back
+            now = self._last + 1
+        self._last = now
+        return f"{now // 1_000_000}.M{now % 1_000_000:06d}{self._end}"
+
+
+def safe_host(host: str) -> str:
+    """What may stand in a file's name: the specification's way for "/" and ":", and nothing else that a unique-id may not have."""
+    host = host.replace("/", "\\057").replace(":", "\\072")
+    return re.sub(r"[^!-~]|,", "_", host)[:_HOST_OCTETS] or "localhost"
+
+
+def with_sizes(unique: str, octets: int, *, all_crlf: bool) -> str:
+    """
+    The base of a message of ours.
+
+    @param octets: of the file.
+    @param all_crlf: no LF stands alone in it; else the size with CRLF is left for others to find out.
+    """
+    return f"{unique},S={octets},W={octets}" if all_crlf else f"{unique},S={octets}"
+
+
+def base_of(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def time_of(base: str) -> int:
+    """In microseconds since 1970, as the name says; 0 where it says nothing."""
+    match = _TIME.match(base)
+    if match is None:
+        return 0
+    seconds, micro = match.groups()
+    return int(seconds) * 1_000_000 + int(micro or 0)
+
+
+class Sizes(NamedTuple):
+    """What a base says."""
+
+    octets: int | None
+    """Of the file."""
+    with_crlf: int | None
+
+
+def sizes_of(base: str) -> Sizes:
+    octets, with_crlf = _SIZE.search(base), _WITH_CRLF.search(base)
+    return Sizes(int(octets[1]) if octets else None, int(with_crlf[1]) if with_crlf else None)
+
+
+def our_unique_id(base: str) -> str | None:
+    """The unique-id of a message that this program delivered: its unique name.  None for others' messages."""
+    match = _OURS.fullmatch(base)
+    return match["unique"] if match else None
+
+
+def our_octets(base: str) -> int | None:
+    """The size of a message that this program delivered; None for others' messages, and where its size was taken from its name."""
+    match = _OURS.fullmatch(base)
+    return sizes_of(match["sizes"]).octets if match and match["sizes"] else None
+
+
+def foreign_unique_id(base: str) -> str:
+    """The base itself, as Courier and Dovecot's `%f` have it, or a hash of one that cannot be a unique-id."""
+    return base if _UNIQUE_ID.fullmatch(base) else hashed_unique_id(base)
+
+
+def hashed_unique_id(base: str) -> str:
+    return hashlib.sha256(base.encode("utf-8", "surrogateescape")).hexdigest()
