@@ -24,10 +24,9 @@ from mailhost.spool.log.records import HEADER_OCTETS, Record
 from mailhost.spool.log.segments import OpenSegment, Readers
 from mailhost.spool.log.threads import Threads
 
-# A record up to this length is checked whole before its first octet is given out.
-_CHECKED_OCTETS = 256 * 1024
-# Metadata of thousands of recipients fits; what is read of the content with it is not read again.
-_FIRST_OCTETS = 256 * 1024
+# A record up to this length is read at once, and checked whole before its first octet is given out: content of 256 KiB with the
+# metadata of a thousand recipients fits.
+_WHOLE_OCTETS = 512 * 1024
 
 
 class Contents:
@@ -45,7 +44,7 @@ class Contents:
             segment = self._readers.at_once(place.segment)
             if segment is None:
                 segment = await self._threads.run(self._readers.open, place.segment)
-            octets = await self.read(segment, place.offset, min(place.length, _CHECKED_OCTETS + _FIRST_OCTETS))
+            octets = await self.read(segment, place.offset, min(place.length, _WHOLE_OCTETS))
         except OSError as error:
             raise self.damaged(unique_id, place, error) from error
         record = records.read_record_header(octets, segment.secret, place.offset)

@@ -4,7 +4,6 @@ The index: an SQLite database derived from the segments, shared by all processes
 It is never the truth.  What it says about a segment is right up to the segment's `position`, which changes in the same transaction as
 the rows, so that whatever a crash leaves of it, the rest is found by reading on from there.
 
-    about      generation: a number drawn for every index that is built
     segments   position; sealed: nothing will follow; live: octets of its records, counted once for each maildrop they are in
     maildrops  name (null for one that is removed, or not yet heard of), named: when it got it; totals; changes: a count of them
     messages   added: the maildrop's count of changes with which the row came, so that a listing can be read later than its totals
@@ -14,7 +13,6 @@ the rows, so that whatever a crash leaves of it, the rest is found by reading on
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -26,10 +24,9 @@ from mailhost.spool.log.counts import Counts
 
 _FORMAT = 1
 _APPLICATION = 0x6D68_6F31
-_MANY_FRAMES = 16_384  # pages of 4 KiB in the write-ahead log
+_MANY_FRAMES = 4096  # pages of 4 KiB in the write-ahead log
 
 _SCHEMA = """
-CREATE TABLE about (generation INTEGER NOT NULL);
 CREATE TABLE segments (
     id INTEGER PRIMARY KEY,
     position INTEGER NOT NULL DEFAULT 0,
@@ -252,10 +249,10 @@ class Index:
         """
         connection = self._connect(seconds=1)
         try:
-            for mode in ("PASSIVE", "PASSIVE", "RESTART"):
-                _, frames, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-                if frames == moved or frames < _MANY_FRAMES:
-                    return
+            first = _checkpoint(connection, "PASSIVE")
+            second = _checkpoint(connection, "PASSIVE")
+            if second != first and second >= _MANY_FRAMES:
+                _checkpoint(connection, "RESTART")
         finally:
             self._open.remove(connection)
             connection.close()
@@ -349,7 +346,7 @@ class Index:
 
 def build(path: str) -> None:
     """
-    An empty index, of a new generation.
+    An empty index.
 
     @param path: of a file that does not exist yet.
     """
@@ -358,7 +355,6 @@ def build(path: str) -> None:
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
-        connection.execute("INSERT INTO about VALUES (?)", (secrets.randbits(62) + 1,))
     finally:
         connection.close()
 
@@ -370,6 +366,12 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 def _quoted(path: str) -> str:
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _checkpoint(connection: sqlite3.Connection, mode: str) -> int:
+    """@return: how many pages of the log have been moved so far."""
+    _, _, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    return int(moved)
 
 
 def _commit(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -23,7 +23,7 @@ from mailhost.spool.log.threads import Threads
 _SOON_SECONDS = 0.05
 _LONGEST_SECONDS = 30.0
 # Transactions after which the index's own log is emptied: some megabytes, so that a start has little to read there.
-_CHECKPOINT_AFTER = 500
+_CHECKPOINT_AFTER = 200
 
 
 class Indexer:
