@@ -19,6 +19,8 @@ class Limits:
     message_octets: int = 50 * 1024 * 1024
     # RFC 5321 4.5.3.1.8 wants at least 100.
     recipients: int = 1000
+    # Received fields: RFC 5321 6.3 wants at least 100 before a message is taken to go in circles.
+    received: int = 100
 
     # -- what a session may be
     # RFC 5321 4.5.3.1.4 wants 512 and every extension adds some; 4,096 holds them all.

@@ -122,13 +122,15 @@ class EndFinder:
     back as long as they could begin the end, so that a CR or a dot at a block's edge is judged together with what follows it.
     """
 
-    __slots__ = ("_held", "_virtual", "bare", "rest")
+    __slots__ = ("_held", "_virtual", "bare", "line_ends", "rest")
 
     def __init__(self) -> None:
         self._held = CRLF
         self._virtual = 2  # octets at the start of `_held` that are no content
         self.bare = False
         """A CR without LF or a LF without CR has been seen."""
+        self.line_ends = 0
+        """CRLFs so far, the DATA command's among them."""
         self.rest: bytes | None = None
         """What followed the end, once it was found."""
 
@@ -149,6 +151,7 @@ class EndFinder:
         pairs = octets.count(CRLF)
         if octets.count(b"\n") != pairs or octets.count(b"\r") != pairs:
             self.bare = True
+        self.line_ends += pairs
         if self._virtual and octets:
             octets = octets[self._virtual :]
             self._virtual = 0

@@ -117,6 +117,7 @@ class TestEndFinder:
         assert rest == whole[end + 5 :]
         body = whole[: end + 2]
         assert finder.bare == (len(body.replace(b"\r\n", b"").translate(None, b".a")) > 0)
+        assert finder.line_ends == body.count(b"\r\n")
 
     @pytest.mark.parametrize(
         "text", [b"a\n.\n", b"a\n.\r\n", b"a\r\n.\n", b"a\r.\r", b"a\r\n.\r\r\n", b"a\r\n\x00.\r\n"]

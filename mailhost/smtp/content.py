@@ -11,8 +11,10 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from mailhost.interfaces import IStagedMessage
+from mailhost.limits import Limits
 from mailhost.octets import EndFinder, Measure
-from mailhost.refusal import MessageTooLarge, Refusal
+from mailhost.refusal import Loop, MessageTooLarge, Refusal
+from mailhost.smtp.hops import Hops
 
 
 class BareLineEnd(Refusal):
@@ -22,18 +24,19 @@ class BareLineEnd(Refusal):
 class Content:
     """One message's content.  From the moment it is refused nothing of it is kept, and its staged message is gone."""
 
-    __slots__ = ("_finder", "_measure", "_most_octets", "refusal", "staged")
+    __slots__ = ("_finder", "_hops", "_limits", "_measure", "refusal", "staged")
 
-    def __init__(self, staged: IStagedMessage, most_octets: int) -> None:
+    def __init__(self, staged: IStagedMessage, limits: Limits) -> None:
         """
-        @param most_octets: of the plain form.
+        @param limits: `message_octets` of the plain form, and `received`.
         """
         self.staged = staged
         self.refusal: Refusal | None = None
         """Why it will not be taken, once that is known."""
-        self._most_octets = most_octets
+        self._limits = limits
         self._finder = EndFinder()
         self._measure = Measure()
+        self._hops: Hops | None = None
 
     @property
     def rest(self) -> bytes | None:
@@ -55,12 +58,23 @@ class Content:
             self.refuse(BareLineEnd())
         if self.refusal is not None or not octets:
             return None
-        measure = self._measure
+        measure, limits = self._measure, self._limits
         measure.feed(octets)
-        if measure.octets > self._most_octets:
-            self.refuse(MessageTooLarge(f"the limit is {self._most_octets} octets"))
+        if measure.octets > limits.message_octets:
+            self.refuse(MessageTooLarge(f"the limit is {limits.message_octets} octets"))
             return None
-        return self.staged.write(octets)
+        # One that came whole, with fewer lines than it may have Received fields, needs no look: nearly all are like that.
+        if self._finder.line_ends > limits.received or self._finder.rest is None or self._hops is not None:
+            self._count_hops(octets)
+        return self.staged.write(octets) if self.refusal is None else None
+
+    def _count_hops(self, octets: bytes) -> None:
+        if self._hops is None:
+            self._hops = Hops()
+        if not self._hops.ended:
+            self._hops.feed(octets)
+            if self._hops.count > self._limits.received:
+                self.refuse(Loop())
 
     def refuse(self, why: Refusal) -> None:
         """Let go of what was staged; the rest is thrown away as it comes."""

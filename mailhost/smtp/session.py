@@ -276,7 +276,7 @@ class Session:
         except BaseException:
             self._drop_transaction()
             raise
-        transaction.content = Content(staged, self._listener.limits.message_octets)
+        transaction.content = Content(staged, self._listener.limits)
         return replies.START_MAIL_INPUT
 
     async def _rset(self, argument: bytes) -> Reply:

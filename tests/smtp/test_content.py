@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailhost.envelope import NULL_REVERSE_PATH, Client
-from mailhost.refusal import MessageTooLarge, TookTooLong
+from mailhost.limits import Limits
+from mailhost.refusal import Loop, MessageTooLarge, TookTooLong
 from mailhost.smtp.content import BareLineEnd, Content
 
 CLIENT = Client("s1", "192.0.2.7", 40007, "mx", "smtp")
@@ -19,9 +20,9 @@ def staged() -> FakeStaged:
     return FakeStaged(script, FakeTransaction(script, CLIENT, NULL_REVERSE_PATH, {}))
 
 
-def fed(*blocks: bytes, most_octets: int = 1000) -> tuple[Content, FakeStaged]:
+def fed(*blocks: bytes, **limits: int) -> tuple[Content, FakeStaged]:
     to = staged()
-    content = Content(to, most_octets)
+    content = Content(to, Limits(**{"message_octets": 1000, **limits}))
     for block in blocks:
         assert content.feed(block) is None
     return content, to
@@ -45,9 +46,9 @@ def test_nothing_is_written_for_nothing() -> None:
 
 def test_limit_is_the_plain_form() -> None:
     """Doubled dots do not count; one octet more than the limit does."""
-    content, to = fed(b"..\r\n" * 3 + b".\r\n", most_octets=9)
+    content, to = fed(b"..\r\n" * 3 + b".\r\n", message_octets=9)
     assert content.refusal is None
-    content, to = fed(b"..\r\n" * 3 + b"\r\n.\r\n", most_octets=9)
+    content, to = fed(b"..\r\n" * 3 + b"\r\n.\r\n", message_octets=9)
     assert isinstance(content.refusal, MessageTooLarge)
     assert to.end == "abort"
 
@@ -64,9 +65,27 @@ def test_bare_line_ends(bare: bytes) -> None:
     assert content.rest == b"NOOP\r\n"
 
 
+def test_loop() -> None:
+    """One Received field too many refuses the message as soon as it is seen; as many as the limit is fine."""
+    content, to = fed(b"Received: x\r\n" * 2 + b"\r\n", received=2)
+    assert content.refusal is None
+    content, to = fed(b"Received: x\r\n" * 3, received=2)
+    assert isinstance(content.refusal, Loop)
+    assert to.end == "abort"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_loop_in_any_blocks(size: int) -> None:
+    """Short messages that come whole are not looked into; nothing can slip through that."""
+    for lines, hops, too_many in ((2, 3, True), (50, 3, True), (0, 2, False), (50, 2, False)):
+        octets = b"X: y\r\n" * lines + b"received: x\r\n" * hops + b"\r\nReceived: in the body\r\n.\r\n"
+        content, _ = fed(*(octets[start : start + size] for start in range(0, len(octets), size)), received=2)
+        assert isinstance(content.refusal, Loop) == too_many
+
+
 def test_first_refusal_stands() -> None:
     """What was wrong first is said; what was staged is let go of once."""
-    content, to = fed(b"0123456789\r\n", most_octets=5)
+    content, to = fed(b"0123456789\r\n", message_octets=5)
     content.refuse(TookTooLong())
     content.feed(b"bare\nline\r\n.\r\n")
     assert isinstance(content.refusal, MessageTooLarge)
@@ -90,7 +109,7 @@ def test_any_octets_in_any_blocks(octets: bytes, sizes: list[int]) -> None:
     end = end_of(sent)
     body, rest = sent[:end], sent[end + 3 :]
     to = staged()
-    content = Content(to, 10**6)
+    content = Content(to, Limits())
     position = 0
     for size in sizes * len(sent):
         if content.rest is not None or position >= len(sent):
