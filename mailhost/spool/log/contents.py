@@ -6,6 +6,7 @@ What is in the page cache is read in the reactor's turn, by a call that never wa
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable
 from typing import Any
 from zlib import crc32
@@ -15,7 +16,7 @@ from zope.interface import implementer
 
 from mailhost.events import Observer, Trouble
 from mailhost.interfaces import IContent
-from mailhost.refusal import ContentDamaged
+from mailhost.refusal import ContentDamaged, Refusal, SpoolUnavailable
 from mailhost.spool.files import Files
 from mailhost.spool.log import records
 from mailhost.spool.log.entries import octets_of_fields
@@ -46,7 +47,7 @@ class Contents:
                 segment = await self._threads.run(self._readers.open, place.segment)
             octets = await self.read(segment, place.offset, min(place.length, _WHOLE_OCTETS))
         except OSError as error:
-            raise self.damaged(unique_id, place, error) from error
+            raise self.unreadable(unique_id, place, error) from error
         record = records.read_record_header(octets, segment.secret, place.offset)
         if record is None or record.length != place.length or record.kind != records.MESSAGE:
             raise self.damaged(unique_id, place, "no such record there")
@@ -54,7 +55,7 @@ class Contents:
             try:
                 octets = await self.read(segment, place.offset, record.content_offset - place.offset)
             except OSError as error:
-                raise self.damaged(unique_id, place, error) from error
+                raise self.unreadable(unique_id, place, error) from error
         return self._content(maildrop, unique_id, place, segment, record, octets)
 
     def _content(
@@ -85,6 +86,12 @@ class Contents:
             raise OSError("segment ends too early")
         return octets
 
+    def unreadable(self, unique_id: str, place: Place, error: OSError) -> Refusal:
+        """A segment that is gone or too short is damage; anything else may be right again tomorrow.  @return: to be raised."""
+        if error.errno in (None, errno.ENOENT):
+            return self.damaged(unique_id, place, error)
+        return SpoolUnavailable(cause=error)
+
     def damaged(self, unique_id: str, place: Place, cause: object) -> ContentDamaged:
         """Tell the operator.  @return: to be raised."""
         where = f"message {unique_id} in segment {place.segment:016x} at {place.offset}"
@@ -96,10 +103,11 @@ class Contents:
 class WholeContent:
     """A message that was read and checked whole."""
 
-    __slots__ = ("_octets", "header_octets", "octets", "wire_octets")
+    __slots__ = ("_octets", "header_octets", "metadata", "octets", "wire_octets")
 
     def __init__(self, fields: bytes, content: bytes, metadata: dict[str, Any]) -> None:
         self._octets = fields + content
+        self.metadata = metadata
         self.octets: int = metadata["octets"] + octets_of_fields(fields)
         self.wire_octets = len(self._octets)
         self.header_octets: int = metadata["header_octets"] + len(fields)
@@ -131,6 +139,7 @@ class StreamedContent:
         self._segment = segment
         self._place = place
         self._record = record
+        self.metadata = metadata
         self._unique_id = metadata["unique_id"]
         self._fields = fields
         self._first = first
@@ -162,7 +171,7 @@ class StreamedContent:
         try:
             return await self._contents.read(self._segment, self._record.content_offset + offset, count)
         except OSError as error:
-            raise self._contents.damaged(self._unique_id, self._place, error) from error
+            raise self._contents.unreadable(self._unique_id, self._place, error) from error
 
     def _check(self, offset: int, octets: bytes) -> None:
         if offset == 0:

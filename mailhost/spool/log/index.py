@@ -313,6 +313,15 @@ class Index:
         found: int = self._read(lambda connection: connection.execute(query).fetchone()[0])
         return found
 
+    def had(self, maildrop: int, unique_ids: Sequence[str]) -> set[str]:
+        """Those of these unique ids that are in the maildrop, or were and are known to be deleted."""
+        query = (
+            "SELECT unique_id FROM messages WHERE maildrop = ?1 AND unique_id IN (SELECT value FROM json_each(?2)) UNION"
+            " SELECT unique_id FROM deletions WHERE maildrop = ?1 AND unique_id IN (SELECT value FROM json_each(?2))"
+        )
+        wanted = json.dumps(unique_ids)
+        return {id for (id,) in self._read(lambda connection: connection.execute(query, (maildrop, wanted)).fetchall())}
+
     def names(self, after: str, at_most: int) -> list[str]:
         """Names of maildrops in order, from behind one."""
         query = "SELECT name FROM maildrops WHERE name > ? ORDER BY name LIMIT ?"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from zope.interface import implementer
@@ -46,10 +46,11 @@ class Parts:
 class LogMaildrop:
     """Open until `release`."""
 
-    def __init__(self, parts: Parts, id: int, hold: Hold[Any], totals: Totals, snapshot: Snapshot) -> None:
+    def __init__(self, parts: Parts, id: int, hold: Hold[Any] | None, totals: Totals, snapshot: Snapshot) -> None:
+        """@param hold: None for one that is only read, beside its holder."""
         self._parts = parts
         self._id = id
-        self._hold: Hold[Any] | None = hold
+        self._hold = hold
         self._snapshot = snapshot
         self._listing: LogListing | None = None
         self.totals = totals
@@ -67,6 +68,10 @@ class LogMaildrop:
         index = _index(number, listing)
         places = await self._parts.listings.places(listing)
         return await self._parts.contents.open(self._id, listing.unique_ids[index], places.at(index))
+
+    async def times(self) -> Sequence[int]:
+        """When each message was delivered, microseconds since 1970, in the listing's order."""
+        return (await self._parts.listings.places(await self._read_listing())).times
 
     async def update(self, deleted: Collection[int]) -> None:
         if not deleted:

@@ -36,7 +36,8 @@ The secret keeps a message that quotes a record from being taken for one.  Metad
 width had to be known early.  Content is in wire form.  Kinds:
 
     1 message    {"unique_id", "time", "reverse_path": [local part, domain], "forward_paths": [...], "parameters": {...},
-                  "octets" plain form of the content, "header_octets", "dots", "drops": {maildrop id: its own header fields}}
+                  "octets" plain form of the content, "header_octets", "dots", "drops": {maildrop id: its own header fields},
+                  "flags": letters as in a Maildir's names, of a message that was imported with some}
     2 deletion   {"maildrop": id, "time", "messages": [[time, unique id], ...]}
     3 catalogue  {"maildrop": id, "time", "name": text or null, "removed": true where its mail is gone too}
     4 seal       {}: nothing follows, and everything before it was synced

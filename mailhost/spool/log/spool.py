@@ -21,6 +21,7 @@ from mailhost.spool.log.catalogue import Catalogue
 from mailhost.spool.log.committer import Committer
 from mailhost.spool.log.contents import Contents
 from mailhost.spool.log.counts import Counts
+from mailhost.spool.log.entries import Entry
 from mailhost.spool.log.index import Index
 from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.large import LargeFile
@@ -145,7 +146,22 @@ class LogSpool:
 
     # -- mail in
 
-    async def stage(self, envelope: Envelope, copies: Sequence[Copy]) -> IStagedMessage:
+    async def stage(
+        self,
+        envelope: Envelope,
+        copies: Sequence[Copy],
+        *,
+        unique_id: str | None = None,
+        time: int | None = None,
+        flags: str = "",
+    ) -> IStagedMessage:
+        """
+        As ISpool says.  A message that comes from another mail system brings along what it had there.
+
+        @param unique_id: one that these maildrops have never had, see `had`.
+        @param time: when it was delivered, microseconds since 1970: its place in the listing.
+        @param flags: letters as in a Maildir's names.
+        """
         self._check_running()
         if self._committer.refusal is not None:
             raise self._committer.refusal
@@ -155,7 +171,23 @@ class LogSpool:
             if maildrop is None:
                 maildrop = await self._catalogue.find_or_make(name)
             drops.setdefault(maildrop, Drop(maildrop, name, fields))
-        return StagedMessage(self._staging, *self._unique_ids.next(), envelope, list(drops.values()))
+        next_time, next_id = self._unique_ids.next()
+        time = next_time if time is None else time
+        return StagedMessage(self._staging, time, unique_id or next_id, envelope, list(drops.values()), flags)
+
+    async def had(self, name: str, unique_ids: Sequence[str]) -> set[str]:
+        """Which of these a maildrop has, or has had and somebody deleted them, as far back as deletions are remembered."""
+        self._check_running()
+        if self._indexer.behind:
+            await self._indexer.caught_up()
+        maildrop = await self._catalogue.find(name)
+        return set() if maildrop is None else await self._threads.run(self._index.had, maildrop, unique_ids)
+
+    async def restate(self, entries: Sequence[Entry]) -> None:
+        """Append records of what the index knows already, durably: their first ones were damaged."""
+        self._check_running()
+        for entry in entries:
+            await self._committer.commit(entry)
 
     # -- mail out
 
@@ -176,6 +208,20 @@ class LogSpool:
             hold.release()
             raise
         return LogMaildrop(self._parts, maildrop, hold, totals, snapshot)
+
+    async def snapshot(self, name: str) -> LogMaildrop:
+        """
+        A maildrop to be read only, beside whoever holds it.
+
+        Of what its holder deletes meanwhile, what is still to be read may be gone: `content` raises ContentDamaged then.
+
+        @raise NoSuchMaildrop: there is none.
+        """
+        maildrop = await self._named(name)
+        if self._indexer.behind:
+            await self._indexer.caught_up()
+        totals, snapshot = await self._threads.run(self._index.totals, maildrop)
+        return LogMaildrop(self._parts, maildrop, None, totals, snapshot)
 
     # -- maildrops
 

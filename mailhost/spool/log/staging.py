@@ -79,6 +79,7 @@ class StagedMessage:
         "_drops",
         "_ended",
         "_envelope",
+        "_flags",
         "_large",
         "_measure",
         "_octets",
@@ -87,11 +88,14 @@ class StagedMessage:
         "unique_id",
     )
 
-    def __init__(self, staging: Staging, time: int, unique_id: str, envelope: Envelope, drops: list[Drop]) -> None:
+    def __init__(
+        self, staging: Staging, time: int, unique_id: str, envelope: Envelope, drops: list[Drop], flags: str = ""
+    ) -> None:
         self._staging = staging
         self._time = time
         self.unique_id = unique_id
         self._envelope = envelope
+        self._flags = flags
         self._drops = drops
         self._catalogue_changes = staging.catalogue.changes
         self._blocks: list[bytes] = []
@@ -177,6 +181,8 @@ class StagedMessage:
             metadata["parameters"] = envelope.parameters
         if envelope.forward_parameters:
             metadata["forward_parameters"] = envelope.forward_parameters
+        if self._flags:
+            metadata["flags"] = self._flags
         return metadata
 
     def abort(self) -> None:
