@@ -1,4 +1,8 @@
-"""Where segments truly end whose last sync failed: stated at the beginning of other segments."""
+"""
+What segments state at their beginning about other segments.
+
+Fences say where segments truly end whose last sync failed; a segment that compaction made says which ones it replaces.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from mailhost.spool.files import Files
 from mailhost.spool.log import records
 from mailhost.spool.log.layout import Layout
-from mailhost.spool.log.records import HEADER_OCTETS
-from mailhost.spool.log.scan import Scan
+from mailhost.spool.log.records import FENCE, HEADER_OCTETS, REPLACES
+from mailhost.spool.log.scan import Found, Scan
 from mailhost.spool.log.segments import NoSecret, find_secret
 
 
@@ -17,23 +21,42 @@ def fences(files: Files, layout: Layout, ids: Iterable[int]) -> dict[int, int]:
     @param ids: of the segments to look into; those that others hold too.
     @return: segment to its true end.
     """
-    found: dict[int, int] = {}
+    ends: dict[int, int] = {}
     for id in ids:
+        for record, metadata in _statements(files, layout, id):
+            if record.kind == FENCE:
+                segment, end = int(metadata["segment"], 16), metadata["end"]
+                ends[segment] = min(end, ends.get(segment, end))
+    return ends
+
+
+def replaced_by(files: Files, layout: Layout, id: int) -> list[int]:
+    """@return: the segments that this one replaces, there or not.  @raise OSError: it cannot be read."""
+    return [
+        int(segment, 16)
+        for record, metadata in _statements(files, layout, id)
+        if record.kind == REPLACES
+        for segment in metadata["segments"]
+    ]
+
+
+def _statements(files: Files, layout: Layout, id: int) -> list[Found]:
+    try:
         fd = files.open(layout.segment(id))
-        try:
-            for segment, end in _fences_in(files, fd):
-                found[segment] = min(end, found.get(segment, end))
-        except NoSecret:
-            pass
-        finally:
-            files.close(fd)
-    return found
+    except FileNotFoundError:  # replaced meanwhile
+        return []
+    try:
+        return list(_statements_in(files, fd))
+    except NoSecret:
+        return []
+    finally:
+        files.close(fd)
 
 
-def _fences_in(files: Files, fd: int) -> Iterator[tuple[int, int]]:
-    if not records.may_be_fence(files.read(fd, 2 * HEADER_OCTETS, 0)):
+def _statements_in(files: Files, fd: int) -> Iterator[Found]:
+    if not records.may_be_statement(files.read(fd, 2 * HEADER_OCTETS, 0)):
         return
     for found in Scan(files, fd, find_secret(files, fd), HEADER_OCTETS, files.size(fd)):
-        if found.record.kind != records.FENCE:
+        if found.record.kind not in (FENCE, REPLACES):
             return
-        yield int(found.metadata["segment"], 16), found.metadata["end"]
+        yield found

@@ -4,10 +4,12 @@ The index: an SQLite database derived from the segments, shared by all processes
 It is never the truth.  What it says about a segment is right up to the segment's `position`, which changes in the same transaction as
 the rows, so that whatever a crash leaves of it, the rest is found by reading on from there.
 
-    segments   position; sealed: nothing will follow; live: octets of its records, counted once for each maildrop they are in
+    segments   position; sealed: nothing will follow; live: octets of its records, counted once for each maildrop they are in;
+               kept: octets of records that are no messages, where compaction has looked
     maildrops  name (null for one that is removed, or not yet heard of), named: when it got it; totals; changes: a count of them
     messages   added: the maildrop's count of changes with which the row came, so that a listing can be read later than its totals
-    deletions  a deletion always wins: a message that is listed here never comes back; the row keeps where it was
+    deletions  a deletion always wins: a message that is listed here never comes back; the row keeps where it is, and goes when no
+               segment holds the message any more
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from mailhost.envelope import Totals
 from mailhost.refusal import SpoolUnavailable
 from mailhost.spool.log.counts import Counts
 
-_FORMAT = 1
+_FORMAT = 2
 _APPLICATION = 0x6D68_6F31
 _MANY_FRAMES = 4096  # pages of 4 KiB in the write-ahead log
 
@@ -31,7 +33,8 @@ CREATE TABLE segments (
     id INTEGER PRIMARY KEY,
     position INTEGER NOT NULL DEFAULT 0,
     sealed INTEGER NOT NULL DEFAULT 0,
-    live INTEGER NOT NULL DEFAULT 0
+    live INTEGER NOT NULL DEFAULT 0,
+    kept INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE maildrops (
     id INTEGER PRIMARY KEY,
@@ -64,6 +67,7 @@ CREATE TABLE deletions (
     length INTEGER,
     PRIMARY KEY (maildrop, unique_id)
 ) WITHOUT ROWID;
+CREATE INDEX deletions_by_segment ON deletions (segment, deleted);
 """
 
 T = TypeVar("T")
@@ -227,6 +231,22 @@ class Index:
                 raise Outdated("another process has built the index anew")
             _commit(self._patient, lambda connection: _apply_all(connection, changes))
 
+    def write(self, work: Callable[[sqlite3.Connection], T], *, synced: bool = False) -> T:
+        """
+        Another kind of change, in one transaction.  Short, since deliveries wait for it.
+
+        @param synced: on return it is durable, and so is all that was committed before.
+        """
+        with self._patiently:
+            assert self._patient is not None
+            if self.is_outdated:
+                raise Outdated("another process has built the index anew")
+            self._patient.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            try:
+                return _commit(self._patient, work)
+            finally:
+                self._patient.execute("PRAGMA synchronous = NORMAL")
+
     def forget_some(self, maildrop: int, at_most: int = 1000) -> bool:
         """Take away rows of a maildrop that was removed.  @return: whether there may be more."""
 
@@ -339,16 +359,20 @@ class Index:
         query = "SELECT id FROM maildrops WHERE removed AND EXISTS (SELECT 1 FROM messages WHERE maildrop = id)"
         return [id for (id,) in self._read(lambda connection: connection.execute(query).fetchall())]
 
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """One statement of somebody else's."""
+        return self._read(query)
+
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """A transaction of one statement: it ends with its fetch."""
         if self.is_outdated:
             raise SpoolUnavailable(cause="the index is being changed for a new one")
         idle = self._idle
         try:
-            connection = idle.pop()
-        except IndexError:
-            connection = self._connect(seconds=10)
-        result = query(connection)
+            connection = idle.pop() if idle else self._connect(seconds=10)
+            result = query(connection)
+        except sqlite3.Error as error:
+            raise SpoolUnavailable(cause=error) from error
         idle.append(connection)  # not after an error: that connection is closed with the index
         return result
 
@@ -442,6 +466,9 @@ def _add(connection: sqlite3.Connection, change: Change) -> None:
 # -- records that may be known already
 
 _PLACE = "SELECT segment, offset, length FROM messages WHERE maildrop = ? AND time = ? AND unique_id = ?"
+_PLACE_OF_DELETED = (
+    "UPDATE deletions SET octets = ?, segment = ?, offset = ?, length = ? WHERE maildrop = ? AND unique_id = ?"
+)
 _MOVE = "UPDATE messages SET segment = ?, offset = ?, length = ? WHERE maildrop = ? AND time = ? AND unique_id = ?"
 
 
@@ -458,9 +485,7 @@ def _replay(connection: sqlite3.Connection, change: Change) -> None:
 
 def _replay_message(connection: sqlite3.Connection, row: MessageRow) -> None:
     maildrop, time, unique_id, octets, segment, _, length = row
-    if connection.execute(
-        "SELECT 1 FROM deletions WHERE maildrop = ? AND unique_id = ?", (maildrop, unique_id)
-    ).fetchone():
+    if connection.execute(_PLACE_OF_DELETED, (octets, *row[4:], maildrop, unique_id)).rowcount:
         return
     connection.execute("INSERT OR IGNORE INTO segments (id) VALUES (?)", (segment,))
     connection.execute("INSERT OR IGNORE INTO maildrops (id) VALUES (?)", (maildrop,))

@@ -5,7 +5,8 @@ Where things are in a spool's directory, and whether we may use it at all.
     segments/       <id>.seg
     staging/        <id>: large messages on their way in
     index.sqlite3   derived; may be deleted with -wal and -shm while no host runs
-    locks/          one file per maildrop id, and `catalogue` for whoever changes names; never unlinked
+    locks/          one file per maildrop id, `catalogue` for whoever changes names, `compaction`; never unlinked
+                    `requests` is memory that all processes share, see `requests`
     quarantine/     what was cut off or fenced, for a person to look at
 """
 
@@ -131,6 +132,15 @@ class Layout:
     @property
     def catalogue_lock(self) -> str:
         return os.path.join(self.locks, "catalogue")
+
+    @property
+    def compaction_lock(self) -> str:
+        """Whoever has it may take segments away, and whoever needs them all to stay takes it too."""
+        return os.path.join(self.locks, "compaction")
+
+    @property
+    def requests(self) -> str:
+        return os.path.join(self.locks, "requests")
 
     def quarantined(self, id: int, start: int, why: str) -> str:
         return os.path.join(self.quarantine, f"{id:016x}-{start}.{why}")

@@ -42,6 +42,8 @@ width had to be known early.  Content is in wire form.  Kinds:
     3 catalogue  {"maildrop": id, "time", "name": text or null, "removed": true where its mail is gone too}
     4 seal       {}: nothing follows, and everything before it was synced
     5 fence      {"segment": id, "end": offset}: that segment ends there, whatever the file holds; stands before all others
+    6 replaces   {"segments": [id, ...]}: all that was wanted of those stands here too, so they may go; stands behind fences only.
+                 A segment with one had all its records, synced, before it got its name
 
 Ids are 16 hexadecimal digits, times microseconds since 1970.  Header fields are octets; those beyond UTF-8 stand as lone surrogates
 (Python's "surrogateescape").  Other kinds are left where they are, and copied by whoever moves records.
@@ -57,7 +59,7 @@ from zlib import crc32
 
 VERSION = 1
 
-MESSAGE, DELETION, CATALOGUE, SEAL, FENCE = range(1, 6)
+MESSAGE, DELETION, CATALOGUE, SEAL, FENCE, REPLACES = range(1, 7)
 
 LOG, SINGLE = range(2)
 """Shapes of a segment."""
@@ -175,9 +177,13 @@ def secret_of(octets: bytes, offset: int) -> bytes | None:
     return secret if read_record_header(octets, secret, offset) else None
 
 
-def may_be_fence(start: bytes) -> bool:
-    """@param start: the first octets of a segment: its header and that of its first record."""
-    return len(start) == 2 * HEADER_OCTETS and start[HEADER_OCTETS + 20] == FENCE
+def may_be_statement(start: bytes) -> bool:
+    """
+    Whether a segment begins with records about other segments.
+
+    @param start: its first octets: its header and that of its first record.
+    """
+    return len(start) == 2 * HEADER_OCTETS and start[HEADER_OCTETS + 20] in (FENCE, REPLACES)
 
 
 def mark_of(secret: bytes) -> bytes:
