@@ -211,6 +211,14 @@ class Committer:
         while (job := self._jobs.get()) is not None:
             job()
 
+    def _close_in_thread(self, closed: Deferred[Change]) -> None:
+        try:
+            change = self._writer.close()
+        except BaseException:
+            self._reactor.callFromThread(closed.errback, Failure())
+        else:
+            self._reactor.callFromThread(closed.callback, change)
+
     async def stop(self) -> None:
         """Commit what waits, seal the segment, end the thread."""
         self._stopping = True
@@ -222,7 +230,7 @@ class Committer:
             self._idle.append(idle)
             await idle
         closed: Deferred[Change] = Deferred()
-        self._jobs.put(lambda: self._reactor.callFromThread(closed.callback, self._writer.close()))
+        self._jobs.put(lambda: self._close_in_thread(closed))
         change = await closed
         if change.positions:
             self._indexer.index_later(change)

@@ -147,7 +147,10 @@ class Locks:
         return answer
 
     def _lock(self, maildrop: int, look: Callable[[int], T]) -> Hold[T] | None:
-        fd = self.files.open_lock(self.path(maildrop))
+        try:
+            fd = self.files.open_lock(self.path(maildrop))
+        except OSError as error:
+            raise SpoolUnavailable(cause=error) from error
         try:
             if self.files.lock(fd):
                 return Hold(self, maildrop, fd, look(maildrop))

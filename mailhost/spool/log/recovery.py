@@ -72,7 +72,8 @@ class Recovery:
     def _open_index(self) -> None:
         try:
             self._index.open()
-        except sqlite3.Error as error:
+            self._index.segments()
+        except (sqlite3.Error, SpoolUnavailable) as error:
             self._index.close()
             if self._files.exists(self._layout.index):
                 self._tell(Trouble("the index cannot be read and is built anew from the segments", error))
