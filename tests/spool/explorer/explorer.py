@@ -1,0 +1,240 @@
+"""
+Runs a workload, lets the power fail at each of its instants in many ways, and looks at what a spool then finds.
+
+`explore` gives a sentence for every promise that was broken, with all that is needed to see it again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from random import Random
+from typing import NamedTuple
+
+from mailhost.envelope import NO_PARAMETERS, NULL_REVERSE_PATH, Client, Copy, Envelope, Path
+from mailhost.events import Event, Trouble
+from mailhost.interfaces import ISpool
+from mailhost.refusal import Refusal
+from tests.spool.explorer.checks import Contents, Seen, Wrong, broken, look
+from tests.spool.explorer.clockwork import Simulation
+from tests.spool.explorer.crashes import Effort, crashes_at, what_is_left
+from tests.spool.explorer.disk import ROOT, Disk, Image, SimulatedFiles
+from tests.spool.explorer.index_history import IndexHistory
+from tests.spool.explorer.promises import Promises
+from tests.spool.explorer.workloads import Kind, Workload, World
+
+SPOOL = "spool"
+NEW = "new@example.test"
+"""A maildrop that no workload knows."""
+
+_PROBE = b"Subject: after the crash\r\n\r\n..\r\n"
+_FIELDS = b"Return-Path: <>\r\n"
+_ENVELOPE = Envelope(
+    Client("s2", "192.0.2.2", 40000, "mx", "smtp"), NULL_REVERSE_PATH, NO_PARAMETERS, (Path("new", "example.test"),)
+)
+
+
+class Violation(NamedTuple):
+    crash: str
+    sentences: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.crash}: {'; '.join(self.sentences)}"
+
+
+class Report(NamedTuple):
+    world: World
+    crashes: int
+    """How many different ones were tried."""
+    violations: list[Violation]
+
+
+def explore(
+    kind: Kind,
+    workload: Workload,
+    effort: Effort,
+    *,
+    seed: int = 1,
+    swallowed: frozenset[str] = frozenset(),
+    at_most: int = 5,
+) -> Report:
+    """
+    @param swallowed: sites of syncs that say yes and do nothing.
+    @param at_most: violations after which it stops.
+    """
+    with _directory() as base:
+        world = World(kind, base, seed, swallowed)
+        world.run(workload)
+    with _directory() as base:
+        explorer = Explorer(kind, world, base, Random(seed))
+        violations = list(itertools.islice(explorer.explore(effort), at_most))
+    return Report(world, explorer.crashes, violations)
+
+
+def recorded(kind: Kind, workload: Workload) -> World:
+    """What a workload has left, without a crash."""
+    with _directory() as base:
+        world = World(kind, base, seed=1)
+        world.run(workload)
+    return world
+
+
+def _directory() -> tempfile.TemporaryDirectory[str]:
+    """For SQLite, in memory where there is room."""
+    return tempfile.TemporaryDirectory(prefix="explorer-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+
+
+class Explorer:
+    def __init__(self, kind: Kind, world: World, base: str, random: Random) -> None:
+        self._kind = kind
+        self._world = world
+        self._base = base
+        self._random = random
+        self._tried: set[int] = set()
+        self.crashes = 0
+
+    def explore(self, effort: Effort) -> Iterator[Violation]:
+        disk, ledger = self._world.disk, self._world.ledger
+        moments = ledger.moments()
+        said = 0  # the last position at which promises changed
+        for at in range(len(disk.operations) + 1):
+            said = at if at in moments else said
+            promises = ledger.at(at)
+            indexes = self._world.history.until(at)
+            for crash in crashes_at(disk, at, effort, self._random):
+                index = self._random.choice([indexes[0], indexes[-1], self._random.choice(indexes)])
+                image = what_is_left(disk, crash)
+                if SPOOL not in image.directories[ROOT]:
+                    index = None
+                key = hash((said, index, tuple(sorted(image.tree().items()))))
+                if key not in self._tried:
+                    self._tried.add(key)
+                    self.crashes += 1
+                    yield from self._try(image, index, promises, str(crash))
+
+    def _try(self, image: Image, index: bytes | None, promises: Promises, crash: str) -> Iterator[Violation]:
+        crash += ", no index" if index is None else ""
+        after = Aftermath(self._kind, self._base, image, index)
+        sentences = after.check(promises)
+        if sentences:
+            yield Violation(crash, tuple(sentences))
+        elif self._random.random() < 0.3:
+            yield from self._crash_again(after, promises, crash)
+
+    def _crash_again(self, after: Aftermath, promises: Promises, crash: str) -> Iterator[Violation]:
+        """The power fails once more, at some instant of the first start."""
+        at = self._random.choice([after.started_at, self._random.randrange(after.started_at + 1)])
+        again = self._random.choice(list(crashes_at(after.disk, at, Effort(3, 3), self._random)))
+        index = self._random.choice(after.history.until(at))
+        image = what_is_left(after.disk, again)
+        if SPOOL not in image.directories[ROOT]:
+            index = None
+        second = Aftermath(self._kind, self._base, image, index)
+        sentences = second.check(promises, shown=after.contents if at == after.started_at else None)
+        if sentences:
+            yield Violation(f"{crash}, then at the start {again}", tuple(sentences))
+
+
+class Aftermath:
+    """What spools find that start on what a crash has left: one, and another one after it."""
+
+    def __init__(self, kind: Kind, base: str, image: Image, index: bytes | None) -> None:
+        self.disk = Disk(image)
+        self.contents: Contents = {}
+        """What the first of them showed."""
+        self.started_at = 0
+        """How many operations its start took."""
+        self._kind = kind
+        self._base = base
+        self._directory = os.path.join(base, "spool")
+        self._simulation = Simulation(0)
+        self._simulation.clockwork.advance(1e6)
+        self._events: list[Event] = []
+        self.history = IndexHistory(os.path.join(self._directory, kind.index))
+        self._lay_out(index)
+
+    def _lay_out(self, index: bytes | None) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+        os.mkdir(self._directory)
+        if index is not None:
+            with open(self.history.path, "wb") as file:
+                file.write(index)
+
+    def check(self, promises: Promises, shown: Contents | None = None) -> list[str]:
+        """
+        @param shown: exactly what must be there, if somebody has seen it already.
+        @return: what is wrong.
+        """
+        self.disk.before_operation = self.history.look
+        with self._simulation.running():
+            try:
+                sentences = self._first(promises)
+                if shown is not None and self.contents != shown:
+                    sentences.append("what had been shown has changed")
+                return sentences or self._second()
+            except Wrong as wrong:
+                return [str(wrong)]
+            except Refusal as refusal:
+                return [f"{type(refusal).__name__}: {refusal.cause}"]
+            finally:
+                self.history.close()
+                self.disk.close()
+
+    def _first(self, promises: Promises) -> list[str]:
+        spool = self._start()
+        self.history.look(len(self.disk.operations))
+        self.started_at = len(self.disk.operations)
+        try:
+            self.contents = self._simulation.clockwork.run(look(spool))
+            sentences = broken(promises, self.contents)
+            if not sentences:
+                self._simulation.clockwork.run(self._deliver(spool))
+        finally:
+            self._simulation.clockwork.run(_stop(spool))
+        sentences += [f"{event.what} ({event.cause})" for event in self._events if isinstance(event, Trouble)]
+        return sentences
+
+    def _second(self) -> list[str]:
+        spool = self._start()
+        try:
+            found = self._simulation.clockwork.run(look(spool))
+        finally:
+            self._simulation.clockwork.run(_stop(spool))
+        sentences = []
+        for name in {*self.contents, NEW}:
+            before, after = self.contents.get(name, []), found.get(name, [])
+            if after[:-1] != before:
+                sentences.append(f"{name}: another start has changed what is there")
+            elif not _is_probe(after[-1]) or after[-1].unique_id in {seen.unique_id for seen in before}:
+                sentences.append(f"{name}: what was delivered after the crash is not there")
+        return sentences
+
+    def _start(self) -> ISpool:
+        self._simulation.next_clockwork()
+        self.history.close()
+        files = SimulatedFiles(self.disk, self._base)
+        files.before_renaming_index = self.history.close
+        spool = self._kind.make(self._directory, self._simulation.clockwork, self._events.append, files)
+        self._simulation.clockwork.run(_start(spool))
+        return spool
+
+    async def _deliver(self, spool: ISpool) -> None:
+        """To every maildrop there is, and to a new one."""
+        staged = await spool.stage(_ENVELOPE, [Copy(name, _FIELDS) for name in [*self.contents, NEW]])
+        staged.write(_PROBE)
+        await staged.commit()
+
+
+def _is_probe(seen: Seen) -> bool:
+    return seen.wire == _FIELDS + _PROBE
+
+
+async def _start(spool: ISpool) -> None:
+    await spool.start()
+
+
+async def _stop(spool: ISpool) -> None:
+    await spool.stop()

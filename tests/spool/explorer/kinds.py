@@ -1,0 +1,37 @@
+"""The kinds of spool that are explored, each made so small that short workloads come everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mailhost.events import Event
+from mailhost.interfaces import ISpool
+from mailhost.spool.log.spool import LogSpool
+from tests.spool.explorer.disk import SimulatedFiles
+from tests.spool.explorer.workloads import LARGE_OCTETS
+
+
+class Log:
+    """A new segment every few messages; groups are committed by the thread, or in the reactor's turn."""
+
+    index = "index.sqlite3"
+
+    def __init__(self, *, in_turn: bool = False) -> None:
+        self._in_turn = in_turn
+
+    def make(self, directory: str, reactor: Any, observer: Callable[[Event], None], files: SimulatedFiles) -> ISpool:
+        spool = LogSpool(
+            directory,
+            reactor=reactor,
+            observer=observer,
+            segment_octets=2500,
+            large_octets=LARGE_OCTETS,
+            files=files,
+        )
+        spool._committer._pace.in_turn = self._in_turn
+        return spool
+
+    def bury(self, spool: ISpool) -> None:
+        assert isinstance(spool, LogSpool)
+        spool._index.close()
