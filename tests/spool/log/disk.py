@@ -72,7 +72,7 @@ class FailingDisk(Files):
         self.truncations_fail = False
 
     def fail(self, operation: str, code: int = errno.EIO, times: int = 1) -> None:
-        """@param operation: `write`, `sync`, `sync_directory`, `create` or `rename`."""
+        """@param operation: `write`, `sync`, `sync_directory`, `create`, `open`, `open_lock` or `rename`."""
         self._failures.setdefault(operation, []).extend([code] * times)
 
     def mend(self) -> None:
@@ -108,6 +108,14 @@ class FailingDisk(Files):
     def create(self, path: str) -> int:
         self._maybe_fail("create")
         return super().create(path)
+
+    def open(self, path: str, *, writable: bool = False) -> int:
+        self._maybe_fail("open")
+        return super().open(path, writable=writable)
+
+    def open_lock(self, path: str) -> int:
+        self._maybe_fail("open_lock")
+        return super().open_lock(path)
 
     def rename(self, old: str, new: str) -> None:
         self._maybe_fail("rename")

@@ -205,6 +205,27 @@ class FailedLargeMessageTests(FailingTestCase):
             await staged.commit()
 
 
+class FewDescriptorsTests(FailingTestCase):
+    async def test_locks(self) -> None:
+        """Without file descriptors a maildrop cannot be opened for the moment, and can be later."""
+        spool, disk = await self.failing()
+        disk.fail("open_lock", errno.EMFILE)
+        with pytest.raises(SpoolUnavailable):
+            await spool.open_maildrop(ANN, 0)
+        (await spool.open_maildrop(ANN, 0)).release()
+
+    async def test_reading(self) -> None:
+        """The same for a segment that cannot be opened: nobody speaks of damage."""
+        spool, disk = await self.failing()
+        maildrop = await spool.open_maildrop(ANN, 0)
+        disk.fail("open", errno.EMFILE)
+        with pytest.raises(SpoolUnavailable):
+            await maildrop.content(1)
+        await maildrop.content(1)
+        maildrop.release()
+        assert not [event for event in self.events if isinstance(event, Trouble)]
+
+
 class BusyIndexTests(FailingTestCase):
     def writing(self, spool: LogSpool) -> Callable[[], None]:
         """Another process is in the middle of a transaction.  @return: ends it."""

@@ -284,6 +284,17 @@ class IndexTests(LogSpoolTestCase):
             assert (await subjects(again, "carol"))[:2] == ["1", "4"]
             await again.stop()
 
+    async def test_damaged_behind_its_first_page(self) -> None:
+        """An index that opens and cannot be read is built anew by the next start; until then sessions are told to try again."""
+        spool = await self.history()
+        before = await self.seen(spool)
+        await spool.stop()
+        index = f"{spool._layout.root}/index.sqlite3"
+        size = os.stat(index).st_size
+        overwrite(Path(index), 4096, b"\xff" * (size - 4096))
+        again = await self.started(spool._layout.root)
+        assert await self.seen(again) == before
+
     def spoil_index(self, directory: str) -> None:
         Path(directory, "index.sqlite3").write_bytes(b"This is no database.")
 
