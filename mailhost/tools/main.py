@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from mailhost.tools import arguments as stored_mail
+
 
 class Failed(Exception):
     """A command that could not do what was asked; its text is all that the operator sees."""
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     _init(commands.add_parser("init", help="make a configuration, a spool, an account file and a certificate"))
     _check(commands.add_parser("check", help="say what is wrong with a configuration, or what it would do"))
     _user(commands.add_parser("user", help="add, change, remove or list accounts"))
+    stored_mail.spool(commands.add_parser("spool", help="look at the spool, verify and repair it"))
     _quickstart(commands.add_parser("quickstart", help="make a host for trying it out, and run it"))
     return parser
 

@@ -7,7 +7,6 @@ read up to there is one consistent state, whatever is delivered meanwhile.  Segm
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -44,7 +43,7 @@ class SegmentState(NamedTuple):
 @contextmanager
 def pinned(files: Files, layout: Layout) -> Iterator[None]:
     """No segment goes away meanwhile.  Waits for a compaction that is under way."""
-    fd = files.open_lock(os.path.join(layout.locks, "compaction"))
+    fd = files.open_lock(layout.compaction_lock)
     try:
         files.lock(fd, wait=True)
         yield
@@ -62,11 +61,6 @@ def nobody_starts(files: Files, layout: Layout) -> Iterator[None]:
         files.close(fd)
 
 
-def is_spool(layout: Layout) -> bool:
-    """Whether there is anything to look at."""
-    return os.path.isdir(layout.segments)
-
-
 def copy_index(layout: Layout, into: str) -> None:
     """
     A copy of the index as it is at one instant.
@@ -74,10 +68,10 @@ def copy_index(layout: Layout, into: str) -> None:
     @param into: the path of a file that is not there yet.
     @raise sqlite3.Error: there is no index, or it cannot be read.
     """
-    with closing(sqlite3.connect(f"file:{_quoted(layout.index)}?mode=rw", uri=True, timeout=10)) as source:
-        with closing(sqlite3.connect(into)) as target:
-            source.backup(target)
-            (answer,) = target.execute("PRAGMA quick_check(1)").fetchone()
+    uri = f"file:{_quoted(layout.index)}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True, timeout=10)) as source, closing(sqlite3.connect(into)) as target:
+        source.backup(target)
+        (answer,) = target.execute("PRAGMA quick_check(1)").fetchone()
     if answer != "ok":
         raise sqlite3.DatabaseError(answer)
 

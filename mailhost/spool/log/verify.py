@@ -61,6 +61,8 @@ class Lost(NamedTuple):
     octets: int
     segment: str
     offset: int
+    length: int
+    """Of the record."""
 
 
 class Forgotten(NamedTuple):
@@ -143,7 +145,9 @@ class Verification:
             states = inspection.segments(self._files, self._layout, index)
             self._read(database, states)
             database.executescript(_SORTED)
-            if index is not None:
+            if index is None:
+                self._tell_lost(database, _LOST_WITHOUT_INDEX, dict(database.execute(_NAMES_WITHOUT_INDEX)))
+            else:
                 database.execute("ATTACH ? AS i", (index,))
                 self._compare(database, states)
         self._look_into_quarantine()
@@ -173,10 +177,9 @@ class Verification:
 
     def _compare(self, database: sqlite3.Connection, states: list[SegmentState]) -> None:
         report = self._report
-        names = dict(database.execute("SELECT id, name FROM i.maildrops WHERE name IS NOT NULL").fetchall())
-        for maildrop, unique_id, time, octets, segment, offset in database.execute(_LOST):
-            name = names.get(maildrop, f"{maildrop:016x}")
-            report.lost.append(Lost(name, maildrop, unique_id, time, octets, f"{segment:016x}", offset))
+        self._tell_lost(
+            database, _LOST, dict(database.execute("SELECT id, name FROM i.maildrops WHERE name IS NOT NULL"))
+        )
         report.forgotten += [Forgotten(*row) for row in database.execute(_FORGOTTEN)]
         report.unstated += [
             Unstated(id, name, named, bool(removed)) for id, name, named, removed in database.execute(_UNSTATED)
@@ -189,6 +192,11 @@ class Verification:
         for (id,) in database.execute("SELECT id FROM i.segments WHERE position > 0"):
             if id not in there:
                 report.disagreements.append(f"segment {id:016x} is in the index and not in {self._layout.segments}")
+
+    def _tell_lost(self, database: sqlite3.Connection, query: str, names: dict[int, str]) -> None:
+        for maildrop, unique_id, time, octets, segment, offset, length in database.execute(query):
+            name = names.get(maildrop, f"{maildrop:016x}")
+            self._report.lost.append(Lost(name, maildrop, unique_id, time, octets, f"{segment:016x}", offset, length))
 
     def _look_into_quarantine(self) -> None:
         """Damage that nobody misses anything of any more, and of which there is a copy, is an old story."""
@@ -233,7 +241,7 @@ class _Reading:
             return
         if records.read_segment_header(self._files.read(fd, HEADER_OCTETS, 0)) is None:
             self._tell_damage(0, HEADER_OCTETS)
-        scan = Scan(self._files, fd, secret, HEADER_OCTETS, end, min(state.position, max(end, state.position)))
+        scan = Scan(self._files, fd, secret, HEADER_OCTETS, end, state.position)
         for found in scan:
             report.records += 1
             if state.position and found.record.offset >= state.position:
@@ -323,9 +331,15 @@ def _copies(segment: int, found: Found) -> Iterator[tuple[Any, ...]]:
 _REMOVED = "SELECT id FROM i.maildrops WHERE removed UNION SELECT maildrop FROM bound WHERE removed"
 _NO_RECORD = "NOT EXISTS (SELECT 1 FROM seen AS s WHERE s.maildrop = m.maildrop AND s.unique_id = m.unique_id)"
 _LOST = (
-    "SELECT m.maildrop, m.unique_id, m.time, m.octets, m.segment, m.offset FROM i.messages AS m"
+    "SELECT m.maildrop, m.unique_id, m.time, m.octets, m.segment, m.offset, m.length FROM i.messages AS m"
     f" WHERE {_NO_RECORD} AND m.maildrop NOT IN ({_REMOVED}) ORDER BY 1, 3"
 )
+# Without an index those are known whose metadata could still be read.
+_LOST_WITHOUT_INDEX = (
+    f"SELECT m.* FROM broken AS m WHERE {_NO_RECORD} AND m.maildrop NOT IN (SELECT maildrop FROM bound WHERE removed)"
+    " AND NOT EXISTS (SELECT 1 FROM gone AS g WHERE g.maildrop = m.maildrop AND g.unique_id = m.unique_id) ORDER BY 1, 3"
+)
+_NAMES_WITHOUT_INDEX = "SELECT maildrop, name FROM bound WHERE name IS NOT NULL ORDER BY named"
 _FORGOTTEN = (
     "SELECT d.maildrop, d.unique_id, d.time, d.deleted FROM i.deletions AS d"
     " WHERE NOT EXISTS (SELECT 1 FROM gone AS g WHERE g.maildrop = d.maildrop AND g.unique_id = d.unique_id)"

@@ -1,0 +1,49 @@
+"""
+What the commands on stored mail take: `mailhost spool | maildrop | backup | restore`.
+
+Only the parsers: a command's own module is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+Command = Callable[[argparse.Namespace], int]
+Verbs = Any  # argparse's name for it is private
+
+
+def spool(parser: argparse.ArgumentParser) -> None:
+    verbs = _verbs(parser)
+    _verb(verbs, "status", "spool", "segments, messages, index, room")
+    _verb(verbs, "verify", "spool", "read every checksum, and compare the index with the segments")
+    _verb(verbs, "repair", "spool", "put what is damaged into quarantine, and say which maildrops lost what")
+    _verb(verbs, "rebuild-index", "spool", "make the index anew from the segments; the host must be stopped")
+
+
+def _verbs(parser: argparse.ArgumentParser) -> Verbs:
+    return parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+
+def _verb(verbs: Verbs, verb: str, module: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(verb, help=text)
+    _common(parser, _from(module, verb))
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, command: Command) -> None:
+    parser.set_defaults(command=command)
+    parser.add_argument("--config", "-c", required=True, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="say it as JSON")
+
+
+def _from(module: str, verb: str) -> Command:
+    """The function of this verb, from a module's table."""
+
+    def command(parsed: argparse.Namespace) -> int:
+        verbs: dict[str, Command] = importlib.import_module(f"mailhost.tools.{module}").VERBS
+        return verbs[verb](parsed)
+
+    return command
