@@ -51,6 +51,8 @@ class Limits:
     commit_seconds: float = 240.0
     # A second session of one maildrop waits so long for the first to end.
     maildrop_wait_seconds: float = 5.0
+    # A session so long without any progress gives the maildrop up to a second one.
+    takeover_seconds: float = 60.0
 
     # -- the end
     drain_seconds: float = 30.0

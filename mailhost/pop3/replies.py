@@ -79,6 +79,7 @@ NOT_REMOVED = _err(b"[SYS/TEMP] some deleted messages not removed", Then.CLOSE)
 
 BUG = _err(b"[SYS/TEMP] something went wrong here; try again later")
 DRAINING = _err(b"[SYS/TEMP] the service is ending; try again later", Then.CLOSE)
+TAKEN_OVER = _err(b"[SYS/TEMP] another session has asked for the maildrop, and this one was silent", Then.CLOSE)
 TOO_MANY_CONNECTIONS = _err(b"[SYS/TEMP] too many connections; try again later", Then.CLOSE)
 
 

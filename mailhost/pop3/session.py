@@ -7,7 +7,8 @@ A session is in one of RFC 1939's states:
     TRANSACTION    one maildrop is ours; DELE only marks
     UPDATE         QUIT was read in TRANSACTION: the marked messages are being removed, whether the client waits for it or not
 
-However else it ends, nothing is removed.  Every end after a login logs out, once.
+However else it ends, nothing is removed.  Every end after a login logs out, once.  A session that has been silent for a minute gives
+its maildrop up to another one that waits for it: a client whose connection died can log in again soon.
 """
 
 from __future__ import annotations
@@ -281,6 +282,7 @@ class Session:
         self._maildrop = logged_in.avatar
         self._client = self._client._replace(account=logged_in.account)
         self.state = State.TRANSACTION
+        self._maildrop.when_wanted(self._wanted)
         return replies.LOGGED_IN
 
     def _mechanisms(self) -> Sequence[bytes]:
@@ -293,6 +295,14 @@ class Session:
         if b"PLAIN" not in self._login.mechanisms(True):
             return replies.NO_PASSWORDS
         return self._error(replies.TLS_FIRST if self._stls else replies.TLS_ONLY)
+
+    def _wanted(self) -> None:
+        """Another session waits for the maildrop."""
+        if self.state is State.TRANSACTION and self._out.silent_seconds >= self._limits.takeover_seconds:
+            self._why = "taken over"
+            self._log_out()
+            # As at a drain the client takes it for the answer to its next command, be that QUIT.
+            self._out.end(replies.TAKEN_OVER.octets)
 
     def _log_out(self) -> None:
         logged_in, self._logged_in = self._logged_in, None

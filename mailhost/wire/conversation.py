@@ -126,6 +126,13 @@ class Output(Protocol):
     def write(self, octets: bytes) -> Deferred[None] | None:
         """Octets ahead of the step's reply.  @return: None to go on at once, or a Deferred that fires when there is room."""
 
+    def end(self, octets: bytes) -> None:
+        """Say this and close, of the session's own accord; nothing while a step is under way."""
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the client has neither said nor taken anything; 0 while a step is under way."""
+
     @property
     def octets_in(self) -> int: ...
 
@@ -290,6 +297,20 @@ class Conversation(TwistedProtocol):
             return None
         self._room = Deferred(_forget)
         return self._room
+
+    def end(self, octets: bytes) -> None:
+        """Output.end"""
+        if not self._closing and self._step is None:
+            self._why = "closed"
+            self._say_and_close(octets)
+
+    @property
+    def silent_seconds(self) -> float:
+        """Output.silent_seconds"""
+        if self._step is not None:
+            return 0.0
+        self._note_progress()
+        return self._clock.seconds() - self._since
 
     # -- what the factory calls
 
@@ -476,7 +497,7 @@ class Conversation(TwistedProtocol):
         Nothing is set or cancelled per command; that would cost more than the command.
         """
         self._timer = None
-        if self._client_slow:
+        if self._client_slow or self._step is None:
             self._note_progress()
         limit = self._present_limit()
         left = self._since + limit - self._clock.seconds()
