@@ -13,7 +13,7 @@ plain form.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -180,6 +180,13 @@ class IMaildrop(Interface):
 
         @param deleted: message-numbers, 1-based.
         @raise Refusal: nothing was removed.
+        """
+
+    def when_wanted(ask: Callable[[], None]) -> None:
+        """
+        Have this called, in the reactor's thread, whenever another opening, in whatever process, has waited nearly in vain.
+
+        Who is asked may release the maildrop, and need not: nobody else ever does.  One call replaces the other.
         """
 
     def release() -> None:

@@ -147,6 +147,9 @@ class _Maildrop:
             raise
         await self._calls.answer(self._limits.commit_seconds, self._mailbox.sync)
 
+    def when_wanted(self, ask: Callable[[], None]) -> None:
+        """IMailboxPOP3 knows nothing of others who wait."""
+
     def release(self) -> None:
         """IMailboxPOP3 has nothing to let go of."""
 

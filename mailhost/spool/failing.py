@@ -219,6 +219,9 @@ class _Maildrop:
     async def update(self, deleted: Collection[int]) -> None:
         await self._spool.meet("update", lambda: self._inner.update(deleted))
 
+    def when_wanted(self, ask: Callable[[], None]) -> None:
+        self._inner.when_wanted(ask)
+
     def release(self) -> None:
         self._inner.release()
 

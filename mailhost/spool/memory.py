@@ -22,6 +22,9 @@ from mailhost.interfaces import IContent, IMaildrop, ISpool, IStagedMessage, Lis
 from mailhost.octets import Measure
 from mailhost.refusal import MaildropInUse, MaildropLost, NoSuchMaildrop, NoSuchMessage, SpoolUnavailable
 
+# The last part of a waiting, in which the holder is asked.
+_ASKING_SECONDS = 2.0
+
 
 @implementer(ISpool)
 class MemorySpool:
@@ -115,13 +118,15 @@ class MemorySpool:
             raise MaildropInUse
         turn: Deferred[None] = Deferred()
         drop.waiting.append(turn)
+        asking = self._reactor.callLater(max(0, wait_seconds - _ASKING_SECONDS), drop.ask)
         timer = self._reactor.callLater(wait_seconds, turn.errback, MaildropInUse())
         try:
             await turn
         finally:
             # However the waiting ended: cancelled, closed, refused or granted.
-            if timer.active():
-                timer.cancel()
+            for call in (asking, timer):
+                if call.active():
+                    call.cancel()
             if turn in drop.waiting:
                 drop.waiting.remove(turn)
 
@@ -178,6 +183,11 @@ class _Drop:
             self.holder = turn = self.waiting.popleft()
             turn.callback(None)
 
+    def ask(self) -> None:
+        """Somebody has waited nearly in vain."""
+        if isinstance(self.holder, _Maildrop):
+            self.holder.wanted()
+
     def close(self, refusal: Exception) -> None:
         """Nobody holds it any more, and whoever waits is refused."""
         self.holder = None
@@ -224,6 +234,7 @@ class _Maildrop:
         self._messages = drop.messages
         self._listing: Listing | None = None
         self.totals = Totals(len(drop.messages), drop.octets)
+        self.wanted: Callable[[], None] = lambda: None
 
     async def listing(self) -> Listing:
         if self._listing is None:
@@ -243,6 +254,9 @@ class _Maildrop:
             raise MaildropLost
         if unique_ids:
             self._drop.delete(unique_ids)
+
+    def when_wanted(self, ask: Callable[[], None]) -> None:
+        self.wanted = ask
 
     def release(self) -> None:
         self._drop.release(self)

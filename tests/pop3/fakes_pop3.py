@@ -80,6 +80,9 @@ class FakeMaildrop:
         await self.on_update()
         self.happened.append("updated")
 
+    def when_wanted(self, ask: Callable[[], None]) -> None:
+        self.ask = ask
+
     def release(self) -> None:
         self.happened.append("release")
 

@@ -762,6 +762,20 @@ class ExclusiveContract(SpoolTestCase):
         first.release()
         await self.opened()
 
+    async def test_asked_to_let_go(self) -> None:
+        """A holder is asked when another has waited nearly in vain, and keeps the maildrop until it lets go by itself."""
+        first = await self.opened()
+        asked: list[bool] = []
+        first.when_wanted(lambda: asked.append(True))
+        await self.assert_raises(MaildropInUse, self.spool.open_maildrop(ANN, 0))
+        assert not asked
+        await self.assert_raises(MaildropInUse, self.spool.open_maildrop(ANN, 0.05))
+        assert asked
+        first.when_wanted(first.release)
+        second = await self.opened(ANN, 0.5)
+        await self.assert_raises(MaildropInUse, self.spool.open_maildrop(ANN, 0.05))
+        second.release()
+
     async def test_two_wait(self) -> None:
         """Of several that wait each gets the maildrop, one after another."""
         first = await self.opened()

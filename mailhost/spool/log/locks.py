@@ -3,6 +3,8 @@ Exclusive maildrops: one holder among all sessions of all processes of a spool.
 
 Within a process holders stand in a table and those who wait in a queue.  Between processes flock() on a file of the maildrop's decides;
 there is no way to be told when it is let go, so it is tried again every tenth of a second.
+
+Whoever has waited nearly in vain asks the holder, in whatever process it is, whether it would let go.  Only the holder does.
 """
 
 from __future__ import annotations
@@ -12,14 +14,19 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 
 from mailhost.refusal import MaildropInUse, SpoolUnavailable
 from mailhost.spool.files import Files
 from mailhost.spool.log.layout import Layout
+from mailhost.spool.log.requests import Requests
 from mailhost.spool.log.threads import Threads
 
 _POLL_SECONDS = 0.1
+# The last part of a waiting, in which the holder is asked: time enough for one that looks for requests once a second.
+_ASKING_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -36,6 +43,8 @@ class Hold(Generic[T]):
         self._fd = fd
         self.found = found
         """What was looked up in the same breath."""
+        self.when_wanted: Callable[[], None] = _nothing
+        """Called when somebody else has waited for the maildrop; may release it."""
 
     def is_lost(self) -> bool:
         """Whether the lock file is no longer the one others would lock.  May wait for the disk."""
@@ -57,12 +66,17 @@ class Hold(Generic[T]):
 class Locks:
     """Lives in the reactor's thread."""
 
-    def __init__(self, reactor: Any, files: Files, layout: Layout, threads: Threads) -> None:
+    def __init__(
+        self, reactor: Any, files: Files, layout: Layout, threads: Threads, requests: Requests | None = None
+    ) -> None:
+        """@param requests: for holders in other processes; None asks only those in this one."""
         self._reactor = reactor
         self._layout = layout
         self._threads = threads
+        self._requests = requests
         self._queues: Queues = {}
-        self._holds: set[Hold[Any]] = set()
+        self._holds: dict[int, Hold[Any]] = {}
+        self._looking: IDelayedCall | None = None
         self.files = files
 
     def path(self, maildrop: int) -> str:
@@ -85,15 +99,20 @@ class Locks:
         except BaseException:
             _free(queues, maildrop)
             raise
-        self._holds.add(hold)
+        self._holds[maildrop] = hold
+        if self._looking is None and self._requests is not None:
+            self._looking = self._reactor.callLater(_LOOK_SECONDS, self._look_for_requests)
         return hold
 
     def stop(self) -> None:
         """All holds are lost, and whoever waits is refused."""
         queues, self._queues = self._queues, {}
-        holds, self._holds = self._holds, set()
-        for hold in holds:
+        holds, self._holds = self._holds, {}
+        for hold in holds.values():
             hold.drop()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         for queue in queues.values():
             while queue:
                 queue.popleft().errback(SpoolUnavailable(cause="stopped"))
@@ -110,18 +129,25 @@ class Locks:
             raise MaildropInUse
         turn: Deferred[None] = Deferred()
         queue.append(turn)
+        asking = self._reactor.callLater(max(0, left - _ASKING_SECONDS), self._ask, maildrop)
         patience = self._reactor.callLater(left, turn.errback, MaildropInUse())
         try:
             await turn
         finally:
             if turn in queue:
                 queue.remove(turn)
-            if patience.active():
-                patience.cancel()
+            for call in (asking, patience):
+                if call.active():
+                    call.cancel()
+
+    def _ask(self, maildrop: int) -> None:
+        hold = self._holds.get(maildrop)
+        if hold is not None:
+            hold.when_wanted()
 
     def released(self, hold: Hold[Any], maildrop: int) -> None:
         """The next who waits here may go on."""
-        self._holds.discard(hold)
+        del self._holds[maildrop]
         _free(self._queues, maildrop)
 
     # -- between processes
@@ -131,8 +157,19 @@ class Locks:
             left = until - self._reactor.seconds()
             if left <= 0:
                 raise MaildropInUse
+            if left <= _ASKING_SECONDS and self._requests is not None:
+                self._requests.add(maildrop)
             await deferLater(self._reactor, min(left, _POLL_SECONDS))
         return hold
+
+    def _look_for_requests(self) -> None:
+        """Once a second while anything is held."""
+        self._looking = None
+        assert self._requests is not None
+        for maildrop in self._requests.new():
+            self._ask(maildrop)
+        if self._holds:
+            self._looking = self._reactor.callLater(_LOOK_SECONDS, self._look_for_requests)
 
     def _try(self, maildrop: int, look: Callable[[int], T]) -> Deferred[Hold[T] | None]:
         """Whoever cancels this leaves nothing locked."""
@@ -166,3 +203,7 @@ def _free(queues: Queues, maildrop: int) -> None:
         queues[maildrop].popleft().callback(None)
     else:
         del queues[maildrop]
+
+
+def _nothing() -> None:
+    """Nobody has said what to do when the maildrop is wanted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from zope.interface import implementer
@@ -85,6 +85,10 @@ class LogMaildrop:
         messages = [(places.times[index], listing.unique_ids[index]) for index in indexes]
         await parts.committer.commit(DeletionEntry(Deletion(self._id, time.time_ns() // 1000, messages)))
         parts.files.fault_point("quit.synced")
+
+    def when_wanted(self, ask: Callable[[], None]) -> None:
+        if self._hold is not None:
+            self._hold.when_wanted = ask
 
     def release(self) -> None:
         hold, self._hold = self._hold, None

@@ -31,6 +31,7 @@ from mailhost.spool.log.locks import Locks
 from mailhost.spool.log.maildrop import LogMaildrop, Parts
 from mailhost.spool.log.pace import Pace
 from mailhost.spool.log.recovery import Recovery
+from mailhost.spool.log.requests import Requests
 from mailhost.spool.log.segments import Readers
 from mailhost.spool.log.staging import Drop, StagedMessage, Staging
 from mailhost.spool.log.threads import Threads
@@ -74,7 +75,8 @@ class LogSpool:
         self._committer = Committer(reactor, self._writer, self._indexer, Pace(reactor.seconds), observer)
         self._catalogue = Catalogue(files, layout, counts, index, threads, self._committer, self._indexer)
         self._staging = Staging(files, self._catalogue, self._committer, large_octets, self._begin_large)
-        self._locks = Locks(reactor, files, layout, threads)
+        self._requests = Requests(files, layout.requests)
+        self._locks = Locks(reactor, files, layout, threads, self._requests)
         self._listings = Listings(index, threads)
         contents = Contents(files, threads, self._readers, observer)
         self._parts = Parts(files, threads, self._committer, self._indexer, self._listings, contents)
@@ -107,6 +109,7 @@ class LogSpool:
         try:
             self._layout.prepare()
             self._counts.open()
+            self._requests.open()
             self._recovery.run()
         finally:
             self._files.close(starting)
@@ -138,6 +141,7 @@ class LogSpool:
         self._catalogue.close()
         self._index.close()
         self._counts.close()
+        self._requests.close()
 
     def _check_running(self) -> None:
         if not self._running:

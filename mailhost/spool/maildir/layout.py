@@ -2,6 +2,7 @@
 Where things are: one Maildir per maildrop, and a folder of the spool's own.
 
     .mailhost/lock              who changes names has it alone, who delivers shares it; its first octets count changed names
+    .mailhost/requests          memory that all processes share, see `log.requests`
     .mailhost/staging/          messages on their way in, see `staged`
     .mailhost/removed/          maildrops that are being taken apart
     <as the pattern says>/      tmp/ new/ cur/, and whatever other programs keep there
@@ -56,6 +57,10 @@ class Root(NamedTuple):
         return os.path.join(self.path, ".mailhost", "lock")
 
     @property
+    def requests(self) -> str:
+        return os.path.join(self.path, ".mailhost", "requests")
+
+    @property
     def staging(self) -> str:
         return os.path.join(self.path, ".mailhost", "staging")
 
@@ -76,6 +81,8 @@ class Layout:
     def prepare(self) -> None:
         """Make the spool's own folder, durably."""
         files, root = self._files, self.root
+        if not files.exists(root.own):
+            files.sync_directory(os.path.dirname(root.path))  # the spool's own name
         if not files.exists(root.own):
             files.sync_directory(os.path.dirname(root.path))  # the spool's own name
         for directory in root.own, root.staging, root.removed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -106,6 +106,10 @@ class MaildirMaildrop:
     def _removed(self, result: T) -> T:
         self._removing = None
         return result
+
+    def when_wanted(self, ask: Callable[[], None]) -> None:
+        if self._hold is not None:
+            self._hold.when_wanted = ask
 
     def release(self) -> None:
         hold, self._hold = self._hold, None

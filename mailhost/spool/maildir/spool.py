@@ -18,6 +18,7 @@ from mailhost.interfaces import IMaildrop, ISpool, IStagedMessage
 from mailhost.refusal import NoSuchMaildrop, SpoolUnavailable
 from mailhost.spool.files import Files
 from mailhost.spool.log.locks import Locks
+from mailhost.spool.log.requests import Requests
 from mailhost.spool.log.threads import Threads
 from mailhost.spool.log.writer import refusal_of
 from mailhost.spool.maildir import staged
@@ -66,7 +67,9 @@ class MaildirSpool:
         self._staged = Staged(files, layout, self._names.writer)
         self._committer = Committer(reactor, self._commit_group, observer)
         self._staging = Staging(files, self._committer, large_octets, self._begin_large)
-        self._locks = Locks(reactor, files, cast(Any, catalogue), threads)  # it asks for a lock's path, no more
+        self._requests = Requests(files, layout.root.requests)
+        # Of the layout it asks for a lock's path, no more.
+        self._locks = Locks(reactor, files, cast(Any, catalogue), threads, self._requests)
         self._listings = Listings(files)
         self._parts = Parts(files, threads, observer)
         self._running = False
@@ -105,6 +108,7 @@ class MaildirSpool:
             staged.recover(self._files, self._layout, self._tell)
             self._staged.open()
             self._catalogue.open()
+            self._requests.open()
         finally:
             self._files.close(starting)
 
@@ -122,6 +126,7 @@ class MaildirSpool:
         self._staged.close()
         self._listings.clear()
         self._catalogue.close()
+        self._requests.close()
 
     def _check_running(self) -> None:
         if not self._running:
