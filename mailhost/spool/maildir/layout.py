@@ -83,8 +83,6 @@ class Layout:
         files, root = self._files, self.root
         if not files.exists(root.own):
             files.sync_directory(os.path.dirname(root.path))  # the spool's own name
-        if not files.exists(root.own):
-            files.sync_directory(os.path.dirname(root.path))  # the spool's own name
         for directory in root.own, root.staging, root.removed:
             files.make_directory(directory)
         files.sync_directory(root.own)
