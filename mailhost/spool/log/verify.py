@@ -21,7 +21,7 @@ from mailhost.spool.log import inspection, records
 from mailhost.spool.log.fences import fences
 from mailhost.spool.log.inspection import Progress, SegmentState, unwatched
 from mailhost.spool.log.layout import Layout
-from mailhost.spool.log.records import HEADER_OCTETS
+from mailhost.spool.log.records import HEADER_OCTETS, SINGLE
 from mailhost.spool.log.scan import Found, Scan
 from mailhost.spool.log.segments import NoSecret, find_secret
 
@@ -239,9 +239,12 @@ class _Reading:
             if state.position or state.octets:
                 self._tell_damage(0, max(state.octets, state.position))
             return
-        if records.read_segment_header(self._files.read(fd, HEADER_OCTETS, 0)) is None:
+        header = records.read_segment_header(self._files.read(fd, HEADER_OCTETS, 0))
+        if header is None:
             self._tell_damage(0, HEADER_OCTETS)
-        scan = Scan(self._files, fd, secret, HEADER_OCTETS, end, state.position)
+        # A large message was synced whole before its segment got its name.
+        synced = end if header is not None and header.shape == SINGLE else 0
+        scan = Scan(self._files, fd, secret, HEADER_OCTETS, end, max(state.position, synced))
         for found in scan:
             report.records += 1
             if state.position and found.record.offset >= state.position:
