@@ -2,7 +2,8 @@
 Every reply of an SMTP server, once, and the one table from refusal to reply.
 
 Replies carry enhanced status codes (RFC 2034, RFC 3463) but for those that must not: the greeting, EHLO's and HELO's, and 3xx.
-They are encoded when they are made; those that never change are made when this module is loaded.
+They are encoded when they are made; those that never change are made when this module is loaded.  Those that refuse something are
+signed with the session's name when they are given, so that whoever is asked about one finds it in the log.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from mailhost.smtp import grammar
 from mailhost.smtp.content import BareLineEnd
 from mailhost.wire.conversation import Then
 
-# RFC 5321 4.5.3.1.5: a reply line has at most 512 octets with code and CRLF.
-_TEXT_OCTETS = 480
+# RFC 5321 4.5.3.1.5: a reply line has at most 512 octets with code and CRLF; the session's name must fit in too.
+_TEXT_OCTETS = 440
 
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
@@ -40,6 +41,11 @@ def reply(code: int, status: str, text: str, *, then: Then = Then.GO_ON, counted
     """
     lines = [f"{status} {line}" if status else line for line in text.split("\n")]
     return Reply(_encoded(code, lines), f"{code} {' '.join(lines)}", then, counted)
+
+
+def signed(reply: Reply, session: str) -> Reply:
+    """The same for this session: its name stands at the end of what is sent.  Log lines have it in a field of its own."""
+    return reply._replace(octets=b"%b (session %b)\r\n" % (reply.octets[:-2], session.encode("ascii")))
 
 
 def _encoded(code: int, lines: list[str]) -> bytes:

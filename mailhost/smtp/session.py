@@ -146,23 +146,23 @@ class Session:
     def bug(self, failure: BaseException) -> Reply:
         self._listener.observer(Bug("smtp", failure, self.client))
         if self._content is None:
-            return replies.BUG
+            return self._negative(replies.BUG)
         self._drop_transaction()
         self._why = "bug"
-        return replies.BUG_IN_CONTENT
+        return self._negative(replies.BUG_IN_CONTENT)
 
     def injected(self) -> Reply:
         self._why = "injected"
-        return replies.INJECTED
+        return self._negative(replies.INJECTED)
 
     def timed_out(self) -> bytes:
         transaction = self._transaction
         if transaction is not None and transaction.content is not None and transaction.content.refusal is not None:
-            return self._refuse("content", transaction.content.refusal, transaction).octets
-        return self._listener.replies.timed_out.octets
+            return self._not_taken(transaction.content.refusal, transaction).octets
+        return self._negative(self._listener.replies.timed_out).octets
 
     def draining(self) -> bytes:
-        return self._listener.replies.draining.octets
+        return self._negative(self._listener.replies.draining).octets
 
     def tls_started(self) -> None:
         self._drop_transaction()
@@ -188,7 +188,7 @@ class Session:
         verb, _, argument = line.partition(b" ")
         command = _COMMANDS.get(verb.upper())
         if command is None:
-            return self._counted(replies.UNKNOWN_COMMAND if line else replies.EMPTY_COMMAND)
+            return self._negative(replies.UNKNOWN_COMMAND if line else replies.EMPTY_COMMAND)
         if self._state not in command.allowed_in:
             reply = self._out_of_order(command)
         elif argument and not command.takes_argument and argument.strip(b" \t"):
@@ -200,7 +200,7 @@ class Session:
                 reply = await command.run(self, argument)
             except Refusal as refusal:
                 reply = self._refuse(command.stage, refusal, self._transaction)
-        return self._counted(reply) if reply.counted else reply
+        return reply if reply.octets < b"4" else self._negative(reply)
 
     async def _ehlo(self, argument: bytes) -> Reply:
         self._hello(argument, extended=True)
@@ -324,21 +324,26 @@ class Session:
         self._transaction = None
         self._state = _READY
         if content.refusal is not None:
-            return self._refuse("content", content.refusal, transaction)
+            return self._not_taken(content.refusal, transaction)
         self.may_be_cut = False
         try:
             if room is not None:
                 await room
             outcome = await content.staged.commit()
         except Refusal as refusal:
-            return self._refuse("content", refusal, transaction)
+            return self._not_taken(refusal, transaction)
         finally:
             self.may_be_cut = True
         return self._committed(transaction, outcome, content.octets)
 
+    def _not_taken(self, refusal: Refusal, transaction: Transaction) -> Reply:
+        """The reply to a message that nobody gets."""
+        return self._negative(self._refuse("content", refusal, transaction))
+
     def _committed(self, transaction: Transaction, outcome: Outcome, octets: int) -> Reply:
+        """The reply to a message that was committed, if not for all."""
         if outcome.refused:
-            return self._refuse("content", _worst(outcome), transaction)
+            return self._not_taken(_worst(outcome), transaction)
         self._messages += 1
         listener = self._listener
         listener.observer(
@@ -381,14 +386,13 @@ class Session:
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         if line == b"*":
-            return replies.AUTH_CANCELLED
+            return self._negative(replies.AUTH_CANCELLED)
         if len(line) + 2 > self._listener.limits.auth_line_octets:
-            return self._counted(replies.AUTH_LINE_TOO_LONG)
+            return self._negative(replies.AUTH_LINE_TOO_LONG)
         try:
-            reply = await self._exchanged(exchange, sasl.decode(line))
+            return await self._exchanged(exchange, sasl.decode(line))
         except Refusal as refusal:
-            reply = replies.to_refusal(refusal)
-        return self._counted(reply) if reply.counted else reply
+            return self._negative(replies.to_refusal(refusal))
 
     async def _exchanged(self, exchange: sasl.Exchange, response: bytes | None) -> Reply:
         answer = exchange.respond(response)
@@ -415,11 +419,11 @@ class Session:
 
     async def _line_too_long(self) -> Reply:
         exchange, self._exchange = self._exchange, None
-        return self._counted(replies.LINE_TOO_LONG if exchange is None else replies.AUTH_LINE_TOO_LONG)
+        return self._negative(replies.LINE_TOO_LONG if exchange is None else replies.AUTH_LINE_TOO_LONG)
 
     async def _bare_line_feed(self) -> Reply:
         self._why = "bare line feed"
-        return replies.BARE_LINE_FEED
+        return self._negative(replies.BARE_LINE_FEED)
 
     def _refuse(
         self,
@@ -442,13 +446,14 @@ class Session:
             self._listener.observer(event)
         return reply
 
-    def _counted(self, reply: Reply) -> Reply:
-        """The reply to a mistake, or the last one to all of them."""
-        self._errors += 1
-        if self._errors < self._listener.limits.errors:
-            return reply
-        self._why = "errors"
-        return self._listener.replies.too_many_errors
+    def _negative(self, reply: Reply) -> Reply:
+        """A negative reply as it is given: a mistake is counted, and may be one too many; the session is named."""
+        if reply.counted:
+            self._errors += 1
+            if self._errors >= self._listener.limits.errors:
+                self._why = "errors"
+                reply = self._listener.replies.too_many_errors
+        return replies.signed(reply, self.client.session)
 
     # -- what ends
 

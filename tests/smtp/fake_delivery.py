@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from mailhost.limits import Limits
 from mailhost.refusal import LoginFailed, MaildropFull, NoSuchMaildrop, RelayDenied
 from mailhost.smtp.factory import SMTPFactory
 from mailhost.testing.transport import FakeTransport
+
+
+_REFUSAL = re.compile(r"^[45]\d\d .*\r\n", re.MULTILINE)
+_SIGNED = re.compile(r"^([45]\d\d .*) \(session [0-9a-f]+\)(?=\r\n)", re.MULTILINE)
 
 
 class Script:
@@ -184,8 +189,12 @@ class Dialogue:
         return self.hear()
 
     def hear(self) -> str:
+        """What was said, without the session's name, which every refusal must have at its end."""
         self.clock.advance(0)
-        return self.transport.take().decode("ascii")
+        heard = self.transport.take().decode("ascii")
+        unsigned, count = _SIGNED.subn(r"\1", heard)
+        assert count == len(_REFUSAL.findall(heard)), f"a refusal that does not name the session: {heard!r}"
+        return unsigned
 
     def to_rcpt(self) -> None:
         """Open a transaction with one forward-path."""

@@ -135,6 +135,23 @@ def test_what_counts() -> None:
     assert not [name for name in counted if NAMED[name].octets.startswith(b"4")]
 
 
+def test_signed() -> None:
+    """The session's name ends the last line; what the log is told stays as it was, since the name has a field there."""
+    refused = to_refusal(refusal.NoSuchMaildrop())
+    signed = replies.signed(refused, "5b1816c1a")
+    assert signed.octets == b"550 5.1.1 No such mailbox here (session 5b1816c1a)\r\n"
+    assert signed.said == refused.said
+    lines = replies.signed(to_refusal(Worded(450, "4.7.1", "Grey\nlisted")), "s1").octets
+    assert lines == b"450-4.7.1 Grey\r\n450 4.7.1 listed (session s1)\r\n"
+    assert replies.signed(replies.BARE_LINE_END, "s1").then is Then.CLOSE
+
+
+@pytest.mark.parametrize("why", [refusal.RelayDenied("x" * 900), Worded(554, "5.255.255", "x" * 900)])
+def test_signed_is_never_too_long(why: Refusal) -> None:
+    """RFC 5321 4.5.3.1.5, with the longest name that a session can get in a lifetime."""
+    assert len(replies.signed(to_refusal(why), "f" * 24).octets) <= 512
+
+
 def test_accepted() -> None:
     """The client gets the message's unique-id, by which it can be found in the log."""
     assert replies.accepted("65f0a1").octets == b"250 2.0.0 Message accepted, id 65f0a1\r\n"

@@ -455,6 +455,22 @@ class TestValues:
         dialogue.transport.lose()
         assert dialogue.happened(SessionEnded)[0].why == "refused"
 
+    def test_every_refusal_names_the_session(self) -> None:
+        """By the name that the log has it under; whatever it is that refuses."""
+        dialogue = Dialogue()
+        dialogue.transport.receive(b"FROB\r\nEHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<nobody@example.test>\r\n")
+        dialogue.clock.advance(400)
+        refusals = [line for line in dialogue.transport.take().split(b"\r\n") if line[:1] in (b"4", b"5")]
+        (refused,) = dialogue.happened(MessageRefused)
+        name = refused.client.session.encode()
+        assert [line.partition(b" (")[0] for line in refusals] == [
+            b"500 5.5.1 Unknown command",
+            b"550 5.1.1 No such mailbox here",
+            b"421 4.4.2 mx.example.test waited too long for you",
+        ]
+        assert all(line.endswith(b" (session " + name + b")") for line in refusals)
+        assert refused.reply == "550 5.1.1 No such mailbox here"
+
 
 class TestTLS:
     def test_injected(self) -> None:
