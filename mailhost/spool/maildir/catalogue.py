@@ -165,13 +165,22 @@ class Catalogue:
         for directory in (path, *reversed(above)):
             files.sync_directory(directory)
         id = secrets.randbits(63)
-        fd = files.open_lock(lock_path(path))
-        try:
-            files.write(fd, [b"%016x" % id], 0)
-        finally:
-            files.close(fd)
+        self._state_id(path, id)
         files.fault_point("catalogue.synced")
         return Maildrop(id, path)
+
+    def _state_id(self, path: str, id: int) -> None:
+        """By a rename: what a crash leaves of a file that was not synced could be read as another maildrop's id."""
+        files, new = self._files, lock_path(path) + ".new"
+        if files.exists(new):
+            files.unlink(new)
+        fd = files.create(new)
+        try:
+            files.write(fd, [b"%016x" % id], 0)
+            files.sync(fd)
+        finally:
+            files.close(fd)
+        files.rename(new, lock_path(path))
 
     def _state_names(self, path: str, names: list[str]) -> None:
         """By a rename, so that there are always names to be read."""
