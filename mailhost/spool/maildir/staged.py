@@ -12,7 +12,8 @@ An intent is a line of JSON behind its own checksum:
 
     mailhost intent 1 <crc32, 8 hexadecimal digits> [["<writer>.<n>", "example.test/ann/new/<name>"], ...]\\n
 
-It is written once the copies are durable, so whoever finds it whole can finish.  One that is torn was never acted upon.
+It is written once the copies and their names in staging/ are durable, so whoever finds it whole can finish.  One that is torn or empty
+was never acted upon, or is settled.
 """
 
 from __future__ import annotations
@@ -90,32 +91,39 @@ class Staged:
 
     def state(self, renames: Renames) -> None:
         """
-        State what will be done, durably, and with it that the copies are in staging/.
+        Make durable that the copies are in staging/, and then what will be done with them.
 
         @param renames: by whole paths.
         """
         files, intent = self._files, self._own(_INTENT)
         relative = [(os.path.basename(old), os.path.relpath(new, self._root.path)) for old, new in renames]
-        fd = files.create(intent)
+        fd = files.open(intent, writable=True) if files.exists(intent) else files.create(intent)
         try:
+            files.sync_directory(self._root.staging)
             files.write(fd, [pack_intent(relative)], 0)
             files.sync(fd)
         finally:
             files.close(fd)
-        files.sync_directory(self._root.staging)
         files.fault_point("intent.synced")
 
     def settle(self) -> None:
         """What was stated is done, and durable in its places; it must not be done again, so that it left staging/ is made durable."""
         self._files.sync_directory(self._root.staging)
-        self._files.unlink(self._own(_INTENT))
+        self._empty(durably=False)
 
     def withdraw(self) -> None:
         """What was stated must not be done, or no more of it, whatever happens from now on."""
-        intent = self._own(_INTENT)
-        if self._files.exists(intent):
-            self._files.unlink(intent)
-            self._files.sync_directory(self._root.staging)
+        if self._files.exists(self._own(_INTENT)):
+            self._empty(durably=True)
+
+    def _empty(self, *, durably: bool) -> None:
+        fd = self._files.open(self._own(_INTENT), writable=True)
+        try:
+            self._files.truncate(fd, 0)
+            if durably:
+                self._files.sync(fd)
+        finally:
+            self._files.close(fd)
 
 
 def recover(files: Files, layout: Layout, tell: Observer) -> None:
