@@ -101,10 +101,10 @@ class Catalogue:
     # -- looking
 
     def find(self, name: str) -> Maildrop | None:
-        """None also for a Maildir that another program made and we have not used yet."""
+        """None also for a Maildir that another program made and we have not used yet, and for what is left of one."""
         path = self._layout.path(name)
         id = self.id_at(path)
-        return None if id is None else Maildrop(id, path)
+        return Maildrop(id, path) if id is not None and self._files.exists(os.path.join(path, "new")) else None
 
     def exists(self, name: str) -> bool:
         return self._files.exists(os.path.join(self._layout.path(name), "cur"))

@@ -1,9 +1,10 @@
 """
 Removing messages from a Maildir: all or none, whatever happens.
 
-One message goes by one unlink.  For several an intent is made durable first, `mailhost.deleting` in the Maildir, in the form that
-`staged` describes, with the bases that are to go: from then on they are gone, since whoever opens the maildrop finishes it before
-anything else.  Bases, and not names, since other programs may move a message or change its flags meanwhile.
+One message goes by one rename, to `mailhost.removed`, from where it can be put back as long as that is not durable.  For several an
+intent is made durable first, `mailhost.deleting`, in the form that `staged` describes, with the bases that are to go: from then on they
+are gone, since whoever opens the maildrop finishes it before anything else.  Bases, and not names, since other programs may move a
+message or change its flags meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 
+from mailhost.events import Observer, Trouble
 from mailhost.spool.files import Files
 from mailhost.spool.maildir.names import base_of
 from mailhost.spool.maildir.staged import pack_intent, read_intent
@@ -18,24 +20,61 @@ from mailhost.spool.maildir.staged import pack_intent, read_intent
 _PARTS = ("new", "cur")
 
 
-def remove(files: Files, path: str, names: Collection[str]) -> None:
+def remove(files: Files, path: str, names: Collection[str], tell: Observer) -> None:
     """
     Durably, in a thread of whoever holds the maildrop.
 
     @param names: below the Maildir, as they were seen last.
+    @param tell: takes events in any thread.
     @raise OSError: nothing was removed.
     """
     if len(names) == 1:
-        _unlink(files, path, names)
-        files.fault_point("quit.written")
-        _sync_parts(files, path)
+        for name in names:
+            _remove_one(files, path, name)
     else:
-        _state(files, path, names)
-        files.fault_point("quit.written")
+        _remove_several(files, path, names, tell)
+    files.fault_point("quit.synced")
+
+
+def _remove_one(files: Files, path: str, name: str) -> None:
+    there, removed = _there(files, path, name), os.path.join(path, "mailhost.removed")
+    if there is None:
+        return
+    files.rename(there, removed)
+    files.fault_point("quit.written")
+    try:
+        files.sync_directory(os.path.dirname(there))
+    except OSError:
+        files.rename(removed, there)
+        raise
+    try:
+        files.unlink(removed)
+    except OSError:  # it is not in the maildrop any more; the next to be removed takes its place
+        pass
+
+
+def _there(files: Files, path: str, name: str) -> str | None:
+    """Where a message is by now, None if another program has removed it."""
+    if files.exists(os.path.join(path, name)):
+        return os.path.join(path, name)
+    base = base_of(name[4:])
+    found = next((name for name in present(files, path) if base_of(name[4:]) == base), None)
+    return None if found is None else os.path.join(path, found)
+
+
+def _remove_several(files: Files, path: str, names: Collection[str], tell: Observer) -> None:
+    _state(files, path, names)
+    files.fault_point("quit.written")
+    try:
         _unlink(files, path, names)
         _sync_parts(files, path)
         files.unlink(_intent(path))
-    files.fault_point("quit.synced")
+    except OSError as error:
+        tell(
+            Trouble(
+                f"what was deleted from {path} is gone for its owner, but its files could not be removed yet", error
+            )
+        )
 
 
 def finish(files: Files, path: str) -> None:

@@ -12,10 +12,11 @@ maildrop reads and writes this; when it is lost it is made anew.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from mailhost.spool.files import Files
+from mailhost.spool.log.writer import is_full
 from mailhost.spool.maildir import names
 from mailhost.spool.maildir.contents import octets_of
 from mailhost.spool.maildir.uidlist import read_uidlist
@@ -40,19 +41,26 @@ class ForeignMessages:
         self._end = 0  # of what is whole in it
         self._known = self._read()
 
-    def facts(self, messages: Collection[tuple[str, str]]) -> dict[str, Facts]:
+    def facts(self, wanted: Mapping[str, str], others: Collection[str]) -> Mapping[str, Facts]:
         """
-        @param messages: base, and name below the Maildir, of all that other programs delivered.
+        @param wanted: bases, and names below the Maildir.
+        @param others: bases of which nothing is asked now, and nothing is to be forgotten.
         @return: by base; what is gone already is not in it.
         """
-        new = [message for message in messages if message[0] not in self._known]
-        if new:
-            self._find_out(new)
-        if len(self._known) > 2 * len(messages) + _DEAD_LINES:
-            self._forget_others({base for base, _ in messages})
+        new = [(base, name) for base, name in wanted.items() if base not in self._known]
+        try:
+            if new:
+                self._append(self._found_out(new))
+            if len(self._known) > 2 * (len(wanted) + len(others)) + _DEAD_LINES:
+                self._keep({*wanted, *others})
+        except (
+            OSError
+        ) as error:  # nobody needs room on the disk to collect mail from it; it is found out again next time
+            if not is_full(error):
+                raise
         return self._known
 
-    def _find_out(self, messages: Iterable[tuple[str, str]]) -> None:
+    def _found_out(self, messages: Iterable[tuple[str, str]]) -> Mapping[str, Facts]:
         dovecots = self._dovecots()
         found = {}
         for base, name in messages:
@@ -64,10 +72,7 @@ class ForeignMessages:
             unique_id = names.our_unique_id(base) or dovecots.get(base) or names.foreign_unique_id(base)
             found[base] = Facts(octets, unique_id)
         self._known.update(found)
-        try:
-            self._append(found)
-        except OSError:  # found out again next time: nobody needs room on the disk to collect mail from it
-            pass
+        return found
 
     def _dovecots(self) -> dict[str, str]:
         path = os.path.join(self._path, "dovecot-uidlist")
@@ -96,7 +101,7 @@ class ForeignMessages:
                 known[parts[2]] = Facts(int(parts[0]), parts[1])
         return known
 
-    def _append(self, found: dict[str, Facts]) -> None:
+    def _append(self, found: Mapping[str, Facts]) -> None:
         if self._end == 0:
             self._rewrite()
             return
@@ -110,7 +115,7 @@ class ForeignMessages:
         finally:
             self._files.close(fd)
 
-    def _forget_others(self, bases: set[str]) -> None:
+    def _keep(self, bases: set[str]) -> None:
         self._known = {base: facts for base, facts in self._known.items() if base in bases}
         self._rewrite()
 
@@ -130,6 +135,6 @@ class ForeignMessages:
         self._end = len(octets)
 
 
-def _lines(facts: dict[str, Facts]) -> bytes:
+def _lines(facts: Mapping[str, Facts]) -> bytes:
     lines = (f"{octets} {unique_id} {base}\n" for base, (octets, unique_id) in facts.items() if "\n" not in base)
     return "".join(lines).encode("utf-8", "surrogateescape")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from mailhost.envelope import Totals
@@ -86,19 +86,25 @@ class Listings:
 
     # -- in a thread
 
-    def totals(self, path: str, id: int) -> Totals:
-        """What a maildrop that anybody may hold has now: by what names say, as far as they do."""
-        kept = self._kept.get(id)
+    def totals(self, path: str, id: int | None) -> Totals:
+        """
+        What a Maildir that anybody may hold has now: by what names say, as far as they do.
+
+        @raise FileNotFoundError: there is none.
+        """
+        kept = None if id is None else self._kept.get(id)
         if kept is not None and kept.trusted and kept.stamp == self._stamp(path)[0]:
             return kept.totals
-        names_by_base = {names.base_of(name[4:]): name for name in present(self._files, path)}
+        found = _by_base(present(self._files, path))
         known = {message.base: message.octets for message in kept.messages} if kept is not None else {}
         octets = 0
-        for base, name in names_by_base.items():
-            sizes = names.sizes_of(base)
-            found = known.get(base) or sizes.with_crlf or sizes.octets
-            octets += found if found is not None else self._octets_in(os.path.join(path, name))
-        return Totals(len(names_by_base), octets)
+        for base, name in found.items():
+            if base in known:
+                octets += known[base]
+            else:
+                sizes = names.sizes_of(base)
+                octets += sizes.with_crlf or sizes.octets or self._octets_in(os.path.join(path, name))
+        return Totals(len(found), octets)
 
     def _octets_in(self, path: str) -> int:
         try:
@@ -136,25 +142,32 @@ class Listings:
         return (new, cur), now - max(new, cur) > _COARSEST_NANOSECONDS
 
     def _messages_of(self, path: str, found: Sequence[str], kept: MaildirListing | None) -> list[Message]:
-        names_by_base = {names.base_of(name[4:]): name for name in found}
         before = {message.base: message for message in kept.messages} if kept is not None else {}
-        messages, foreign = [], []
-        for base, name in names_by_base.items():
+        messages, foreign = [], {}
+        for base, name in _by_base(found).items():
             message = before.get(base) or _ours(base, name)
             if message is None:
-                foreign.append((base, name))
-            elif message.name == name:
-                messages.append(message)
+                foreign[base] = name
             else:
-                messages.append(message._replace(name=name))
+                messages.append(message if message.name == name else message._replace(name=name))
         if foreign:
-            messages += self._foreign(path, foreign)
+            others = [message.base for message in messages if names.our_octets(message.base) is None]
+            messages += self._foreign(path, foreign, others)
         messages.sort()
         return _told_apart(messages)
 
-    def _foreign(self, path: str, found: Sequence[tuple[str, str]]) -> list[Message]:
-        facts = ForeignMessages(self._files, path).facts(found)
-        return [Message(names.time_of(base), base, name, *facts[base]) for base, name in found if base in facts]
+    def _foreign(self, path: str, found: Mapping[str, str], others: Sequence[str]) -> list[Message]:
+        """
+        @param found: bases and names of those of which nothing is known here.
+        @param others: bases of the other programs' messages that are listed already.
+        """
+        facts = ForeignMessages(self._files, path).facts(found, others)
+        return [Message(names.time_of(base), base, name, *facts[base]) for base, name in found.items() if base in facts]
+
+
+def _by_base(found: Iterable[str]) -> dict[str, str]:
+    """Each message once: one that was moved while the directories were read is in cur/ by now."""
+    return {names.base_of(name[4:]): name for name in found}
 
 
 def _ours(base: str, name: str) -> Message | None:

@@ -26,10 +26,12 @@ T = TypeVar("T")
 class Parts:
     """What maildrops need of the spool."""
 
-    def __init__(self, files: Files, threads: Threads, observer: Observer) -> None:
+    def __init__(self, files: Files, threads: Threads, observer: Observer, tell: Observer) -> None:
+        """@param tell: the observer, for any thread."""
         self.files = files
         self.threads = threads
         self.observer = observer
+        self.tell = tell
 
 
 @implementer(IMaildrop)
@@ -101,7 +103,7 @@ class MaildirMaildrop:
         """In a thread."""
         if hold.is_lost():
             raise MaildropLost
-        deletions.remove(self._parts.files, self._path, [self._names[index] for index in indexes])
+        deletions.remove(self._parts.files, self._path, [self._names[index] for index in indexes], self._parts.tell)
 
     def _removed(self, result: T) -> T:
         self._removing = None

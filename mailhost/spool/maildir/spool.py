@@ -71,7 +71,7 @@ class MaildirSpool:
         # Of the layout it asks for a lock's path, no more.
         self._locks = Locks(reactor, files, cast(Any, catalogue), threads, self._requests)
         self._listings = Listings(files)
-        self._parts = Parts(files, threads, observer)
+        self._parts = Parts(files, threads, observer, self._tell)
         self._running = False
 
     def _tell(self, event: Event) -> None:
@@ -169,8 +169,10 @@ class MaildirSpool:
 
         try:
             hold = await self._locks.hold(maildrop.id, wait_seconds, look)
-        except FileNotFoundError:
-            return None
+        except SpoolUnavailable as error:
+            if isinstance(error.cause, FileNotFoundError):
+                return None
+            raise
         except OSError as error:
             raise refusal_of(error) from error
         if hold.found is None:
@@ -209,12 +211,10 @@ class MaildirSpool:
 
     async def totals(self, name: str) -> Totals:
         self._check_running()
-        maildrop = await self._find(name)
-        if maildrop is None:
-            return Totals(0, 0)
+        maildrop = self._catalogue.known(name) or await self._find(name)
         try:
-            return await self._threads.run(self._listings.totals, maildrop.path, maildrop.id)
-        except FileNotFoundError:  # renamed or removed just now
+            return await self._threads.run(self._listings.totals, self._layout.path(name), maildrop and maildrop.id)
+        except FileNotFoundError:
             return Totals(0, 0)
         except OSError as error:
             raise refusal_of(error) from error
