@@ -21,6 +21,8 @@ class Limits:
     recipients: int = 1000
     # Received fields: RFC 5321 6.3 wants at least 100 before a message is taken to go in circles.
     received: int = 100
+    # The header section of a submitted message, which is held until it is known what it lacks.
+    header_octets: int = 256 * 1024
 
     # -- what a session may be
     # RFC 5321 4.5.3.1.4 wants 512 and every extension adds some; 4,096 holds them all.

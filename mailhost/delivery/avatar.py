@@ -9,9 +9,11 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mailhost.delivery.quota import Quotas
+from mailhost.delivery.submission import CompletedMessage
 from mailhost.delivery.trace import Trace, own_fields
 from mailhost.envelope import Client, Copy, Envelope, Parameters, Path
 from mailhost.interfaces import IAddressBook, IDelivery, IMaildrop, ISpool, IStagedMessage, ITransaction
+from mailhost.limits import Limits
 from mailhost.refusal import LoginForbidden, RelayDenied, SenderNotAllowed
 
 _Logout = Callable[[], None]
@@ -33,6 +35,7 @@ class SpoolDelivery:
         account: bytes | None,
         clock: IReactorTime,
         quotas: Quotas | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """
         @param account: whose login this is: it may use its own reverse-paths only.  None is anybody, and may use all.
@@ -41,8 +44,10 @@ class SpoolDelivery:
         """
         self.spool = spool
         self.book = book
+        self.hostname = hostname
         self.account = account
         self.quotas = quotas
+        self.limits = limits or Limits()
         self.trace = Trace(hostname, clock.seconds)
 
     async def transaction(self, client: Client, reverse_path: Path, parameters: Parameters) -> ITransaction:
@@ -95,7 +100,16 @@ class SpoolTransaction:
             except BaseException:  # cancelled: nobody will hold the message that was begun
                 staged.abort()
                 raise
-        return staged
+        return self._completed(staged) if self._client.protocol == "submission" else staged
+
+    def _completed(self, staged: IStagedMessage) -> IStagedMessage:
+        delivery = self._delivery
+        return CompletedMessage(
+            staged,
+            date=delivery.trace.now(),
+            hostname=delivery.hostname,
+            header_octets=delivery.limits.header_octets,
+        )
 
     def abort(self) -> None:
         self._copies.clear()
@@ -111,14 +125,20 @@ class SpoolTransaction:
 
 
 def delivery_avatars(
-    spool: ISpool, book: IAddressBook, *, hostname: str, clock: IReactorTime, quotas: Quotas | None = None
+    spool: ISpool,
+    book: IAddressBook,
+    *,
+    hostname: str,
+    clock: IReactorTime,
+    quotas: Quotas | None = None,
+    limits: Limits | None = None,
 ) -> Callable[[bytes | None, Client], Awaitable[tuple[IDelivery, _Logout]]]:
     """
     A realm's factory of IDelivery avatars: one for all anonymous logins, and one for each login of an account.
 
     @param clock: a reactor.
     """
-    delivery = partial(SpoolDelivery, spool, book, hostname=hostname, clock=clock, quotas=quotas)
+    delivery = partial(SpoolDelivery, spool, book, hostname=hostname, clock=clock, quotas=quotas, limits=limits)
     anonymous = delivery(account=None)
 
     async def avatar(account: bytes | None, client: Client) -> tuple[IDelivery, _Logout]:

@@ -75,10 +75,10 @@ class Trace:
         if len(forward_paths) == 1:
             clauses.append(f"for <{_stated(forward_paths[0])}>")
         clauses[-1] += ";"
-        clauses.append(self._now())
+        clauses.append(self.now())
         return (_folded(field, clauses) + "\r\n").encode()
 
-    def _now(self) -> str:
+    def now(self) -> str:
         """The time in RFC 5322's form, local with its offset, as RFC 5321 4.4 prefers it."""
         second = int(self._seconds())
         if second != self._second:
