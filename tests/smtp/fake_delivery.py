@@ -18,7 +18,6 @@ from mailhost.refusal import LoginFailed, MaildropFull, NoSuchMaildrop, RelayDen
 from mailhost.smtp.factory import SMTPFactory
 from mailhost.testing.transport import FakeTransport
 
-
 _REFUSAL = re.compile(r"^[45]\d\d .*\r\n", re.MULTILINE)
 _SIGNED = re.compile(r"^([45]\d\d .*) \(session [0-9a-f]+\)(?=\r\n)", re.MULTILINE)
 
