@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 Command = Callable[[argparse.Namespace], int]
+MBOX_KINDS = ("auto", "mboxo", "mboxrd", "mboxcl", "mboxcl2")
+
 Verbs = Any  # argparse's name for it is private
 
 
@@ -21,6 +23,29 @@ def spool(parser: argparse.ArgumentParser) -> None:
     _verb(verbs, "verify", "spool", "read every checksum, and compare the index with the segments")
     _verb(verbs, "repair", "spool", "put what is damaged into quarantine, and say which maildrops lost what")
     _verb(verbs, "rebuild-index", "spool", "make the index anew from the segments; the host must be stopped")
+
+
+def maildrop(parser: argparse.ArgumentParser) -> None:
+    verbs = _verbs(parser)
+    _verb(verbs, "list", "maildrop", "all maildrops, with their totals")
+    _about(_verb(verbs, "show", "maildrop", "the messages in a maildrop"))
+    renamed = _about(_verb(verbs, "rename", "maildrop", "give a maildrop another name"))
+    renamed.add_argument("new", metavar="NEW", help="the new name")
+    removed = _about(_verb(verbs, "remove", "maildrop", "remove a maildrop and all mail in it"))
+    removed.add_argument("--yes", action="store_true", help="do not ask")
+    imported = _about(_verb(verbs, "import", "maildrop", "take mail from a Maildir or an mbox file"))
+    imported.add_argument("source", metavar="PATH", help="a Maildir, Dovecot's too, or an mbox file")
+    imported.add_argument(
+        "--kind", choices=MBOX_KINDS, default="auto", help="how an mbox file quotes; found out otherwise"
+    )
+    exported = _about(_verb(verbs, "export", "maildrop", "give mail out as a Maildir or an mbox file"))
+    exported.add_argument("target", metavar="PATH", help="what to make")
+    exported.add_argument("--format", choices=("maildir", "mbox"), default="maildir")
+
+
+def _about(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("maildrop", metavar="NAME", help="an address, or a maildrop's name")
+    return parser
 
 
 def _verbs(parser: argparse.ArgumentParser) -> Verbs:

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _check(commands.add_parser("check", help="say what is wrong with a configuration, or what it would do"))
     _user(commands.add_parser("user", help="add, change, remove or list accounts"))
     stored_mail.spool(commands.add_parser("spool", help="look at the spool, verify and repair it"))
+    stored_mail.maildrop(commands.add_parser("maildrop", help="look at maildrops; take mail in, give it out"))
     _quickstart(commands.add_parser("quickstart", help="make a host for trying it out, and run it"))
     return parser
 
