@@ -108,6 +108,10 @@ class LoginUnavailable(TemporaryRefusal):
     """The checker or the realm could not answer; the password may well be right."""
 
 
+class LoginTooSoon(TemporaryRefusal):
+    """Right credentials, but the account's last login is less than its login delay ago (RFC 2449 6.5)."""
+
+
 class LoginRequired(Refusal):
     """Nobody is served here who has not logged in."""
 
