@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         (source / name).write_bytes((ROOT / name).read_bytes())
     for folder in ("mailhost", "twisted"):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".typed"):
+            if path.suffix in (".py", ".typed", ".toml"):
                 copy = source / path.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(path.read_bytes())
@@ -51,6 +51,7 @@ def test_every_module_is_in_the_wheel(wheel: set[str]) -> None:
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "mailhost").rglob("*.py")}
     assert modules <= wheel
     assert "mailhost/py.typed" in wheel
+    assert "mailhost/pop3/languages/de.toml" in wheel
 
 
 def test_nothing_else_is_in_the_wheel(wheel: set[str]) -> None:

@@ -10,6 +10,7 @@ from mailhost.interfaces import ILogin
 from mailhost.limits import Limits
 from mailhost.pop3 import replies
 from mailhost.pop3.session import Session
+from mailhost.pop3.texts import ENGLISH_TAG, shipped
 from mailhost.wire.conversation import Output
 from mailhost.wire.factory import ConversationFactory
 
@@ -29,6 +30,7 @@ class POP3Factory(ConversationFactory):
         tls: IOpenSSLServerConnectionCreator | None = None,
         implicit_tls: bool = False,
         plaintext_login: bool = False,
+        language: bytes = ENGLISH_TAG,
     ) -> None:
         """
         @param login: whose avatars are IMaildrop.
@@ -37,6 +39,8 @@ class POP3Factory(ConversationFactory):
         @param tls: for STLS; None offers none.
         @param implicit_tls: the endpoint speaks TLS from the first octet (RFC 8314 3.2).
         @param plaintext_login: take passwords without TLS too.
+        @param language: what `LANG *` means.
+        @raise ValueError: there is no such language.
         """
         super().__init__(
             clock=clock,
@@ -50,6 +54,11 @@ class POP3Factory(ConversationFactory):
         self._login = login
         self._greeting = replies.greeting(hostname)
         self._plaintext_login = plaintext_login
+        self._languages = shipped()
+        preferred = self._languages.find(language)
+        if preferred is None:
+            raise ValueError(f"no language {language.decode('ascii', 'replace')} here")
+        self._preferred_language = preferred
 
     def session(self, out: Output, client: Client) -> Session:
         return Session(
@@ -62,6 +71,8 @@ class POP3Factory(ConversationFactory):
             clock=self.clock,
             stls=self.tls is not None and not self.implicit_tls,
             plaintext_login=self._plaintext_login,
+            languages=self._languages,
+            preferred_language=self._preferred_language,
         )
 
     def too_many(self) -> bytes:

@@ -50,11 +50,24 @@ def username(argument: bytes) -> bytes:
     """USER: not empty, UTF-8 (of which ASCII is a part) without NUL, as PLAIN has it (RFC 4616 2)."""
     if not argument or len(argument) > _USERNAME_OCTETS or b"\0" in argument:
         raise BadSyntax("a name of 1 to 255 octets is wanted")
-    try:
-        argument.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadSyntax("a name is in UTF-8") from None
+    if not _is_utf8(argument):
+        raise BadSyntax("a name is in UTF-8")
     return argument
+
+
+def password(argument: bytes) -> bytes:
+    """PASS: RFC 6856 2.2 wants what is no UTF-8 to be refused.  What is in it is prepared and judged by checkers."""
+    if not _is_utf8(argument):
+        raise BadSyntax("a password is in UTF-8")
+    return argument
+
+
+def language(argument: bytes) -> bytes | None:
+    """LANG (RFC 6856 3.2): a basic language range or `*`; None asks for a listing."""
+    arguments = _words(argument)
+    if len(arguments) > 1:
+        raise BadSyntax("a language is wanted")
+    return arguments[0] if arguments else None
 
 
 def mechanism(argument: bytes) -> tuple[bytes, bytes | None]:
@@ -67,6 +80,16 @@ def mechanism(argument: bytes) -> tuple[bytes, bytes | None]:
     if not 1 <= len(arguments) <= 2:
         raise BadSyntax("a mechanism is wanted, and an initial response at most")
     return arguments[0].upper(), arguments[1] if len(arguments) == 2 else None
+
+
+def _is_utf8(octets: bytes) -> bool:
+    if octets.isascii():
+        return True
+    try:
+        octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _words(argument: bytes) -> list[bytes]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mailhost import refusal, sasl
 from mailhost.pop3.grammar import BadSyntax
+from mailhost.pop3.texts import Language
 from mailhost.refusal import Refusal
 from mailhost.wire.conversation import Then
 
@@ -44,6 +45,7 @@ OUT_OF_STATE = _err(b"not in this state")
 NOT_OFFERED = _err(b"not offered here")
 LINE_TOO_LONG = _err(b"the line is too long")
 BARE_LINE_FEED = _err(b"lines end in CRLF, not in LF")
+NO_SUCH_LANGUAGE = _err(b"no such language; LANG says which ones there are")
 TOO_MANY_ERRORS = _err(b"too many errors", Then.CLOSE)
 GOODBYE = _ok(b"goodbye", Then.CLOSE)
 
@@ -57,8 +59,12 @@ TLS_ONLY = _err(b"passwords are taken under TLS only, which this port does not o
 NO_PASSWORDS = _err(b"[SYS/PERM] nobody can log in with a password here")
 NO_SUCH_MECHANISM = _err(b"this mechanism is not offered; CAPA says which ones are")
 CANCELLED = _err(b"AUTH cancelled")
+LANGUAGE_CHANGED = _ok(b"language changed")
+UTF8_MODE = _ok(b"UTF-8 mode")
 START_TLS = _ok(b"begin TLS", Then.START_TLS)
 TLS_IS_UP = _err(b"TLS is up already")
+# RFC 6856 2.1: a client must not do this.
+TLS_TOO_LATE = _err(b"STLS comes before UTF8")
 INJECTED = _err(b"nothing may follow STLS before TLS is up", Then.CLOSE)
 
 # -- TRANSACTION
@@ -98,16 +104,29 @@ def capabilities(mechanisms: Sequence[bytes], *, stls: bool) -> Reply:
 
     @param mechanisms: that can be used now; with PLAIN, so can USER and PASS.
     """
-    names = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"]
+    names = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING", b"LANG"]
     if stls:
         names.append(b"STLS")
     if b"PLAIN" in mechanisms:
         names.append(b"USER")
+    # RFC 6856 2.2: with USER where that takes names and passwords in UTF-8.
+    names.append(b"UTF8 USER" if b"PLAIN" in mechanisms else b"UTF8")
     if mechanisms:
         names.append(b"SASL " + b" ".join(mechanisms))
+    names.append(b"EXPIRE NEVER")
     # Without a version: who wants to know it wants to know what it is vulnerable to.
     names.append(b"IMPLEMENTATION mailhost")
     return _lines(b"+OK capabilities follow\r\n", names)
+
+
+def language_list(lines: Iterable[bytes]) -> Reply:
+    """LANG without argument (RFC 6856 3.2)."""
+    return _lines(b"+OK languages follow\r\n", lines)
+
+
+def language_changed(language: Language) -> Reply:
+    """LANG: the tag stands before the text, which is in the new language already (RFC 6856 3.2)."""
+    return Reply(language.said(LANGUAGE_CHANGED.octets).replace(b"+OK ", b"+OK " + language.tag + b" ", 1))
 
 
 def mechanism_list(mechanisms: Iterable[bytes]) -> Reply:
@@ -154,6 +173,7 @@ _REFUSALS: dict[type[Refusal], bytes] = {
     refusal.LoginFailed: b"[AUTH] unknown account or wrong password",
     refusal.LoginForbidden: b"[SYS/PERM] this account may not use this service",
     refusal.LoginUnsupported: b"[SYS/PERM] nobody can log in this way here",
+    refusal.LoginTooSoon: b"[LOGIN-DELAY] too soon after the last login; wait a little",
     refusal.LoginUnavailable: b"[SYS/TEMP] nobody can log in now; try again later",
     refusal.MaildropInUse: b"[IN-USE] another session has the maildrop",
     refusal.MaildropLost: b"[SYS/TEMP] the maildrop is no longer ours; nothing was removed",

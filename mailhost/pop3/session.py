@@ -1,5 +1,5 @@
 """
-One POP3 conversation with no transport in sight (RFC 1939, 2449, 2595, 3206, 5034).
+One POP3 conversation with no transport in sight (RFC 1939, 2449, 2595, 3206, 5034, 6856).
 
 A session is in one of RFC 1939's states:
 
@@ -29,6 +29,7 @@ from mailhost.octets import BareLineFeed, LineTooLong, Unread
 from mailhost.pop3 import grammar, listings, replies
 from mailhost.pop3.replies import Reply
 from mailhost.pop3.retrieval import BLOCK_OCTETS, Top, read
+from mailhost.pop3.texts import ENGLISH, Language, Languages
 from mailhost.refusal import LoginFailed, NoSuchMessage, Refusal
 from mailhost.wire.conversation import Output
 
@@ -65,9 +66,13 @@ class Session:
         clock: IReactorTime,
         stls: bool,
         plaintext_login: bool,
+        languages: Languages,
+        preferred_language: Language = ENGLISH,
     ) -> None:
         """
         @param stls: TLS can be started.
+        @param languages: that LANG offers; a session begins in English.
+        @param preferred_language: what `LANG *` means.
         @param plaintext_login: passwords are taken without TLS too; for loopback and tests.
         """
         self._out = out
@@ -79,6 +84,8 @@ class Session:
         self._clock = clock
         self._stls = stls
         self._plaintext_login = plaintext_login
+        self._languages = languages
+        self._preferred_language = preferred_language
 
         self.state = State.AUTHORIZATION
         self._username: bytes | None = None  # between USER and PASS
@@ -89,6 +96,8 @@ class Session:
         self._deleted: set[int] = set()
         self._deleted_octets = 0
         self._amid_reply = False  # the first octets of a long reply have left and its end has not
+        self._language: Language | None = None  # None for English
+        self._utf8 = False
         self._errors = 0
         self._began = clock.seconds()
         self._retrieved = 0
@@ -183,28 +192,35 @@ class Session:
         keyword, _, argument = line.partition(b" ")
         command = _COMMANDS.get(keyword) or _COMMANDS.get(keyword.upper())
         if command is None:
-            return self._error(replies.UNKNOWN_COMMAND)
+            return self._said(self._error(replies.UNKNOWN_COMMAND))
         if self.state not in command.allowed_in:
-            return self._error(replies.OUT_OF_STATE)
+            return self._said(self._error(replies.OUT_OF_STATE))
         try:
-            return await command.run(self, argument)
+            return self._said(await command.run(self, argument))
         except Refusal as refusal:
-            return self._refused(refusal)
+            return self._said(self._refused(refusal))
 
     async def _respond(self, line: bytes) -> Reply:
         """A response of a SASL exchange (RFC 5034 4)."""
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         if line == b"*":
-            return replies.CANCELLED
+            return self._said(replies.CANCELLED)
         try:
-            return await self._go_on_with(exchange, sasl.decode(line))
+            return self._said(await self._go_on_with(exchange, sasl.decode(line)))
         except Refusal as refusal:
-            return self._refused(refusal)
+            return self._said(self._refused(refusal))
 
     async def _no_line(self, reply: Reply) -> Reply:
         self._exchange = None
-        return self._error(reply)
+        return self._said(self._error(reply))
+
+    def _said(self, reply: Reply) -> Reply:
+        """A whole reply in the session's language, or the end of one whose beginning has left."""
+        if self._amid_reply:
+            self._amid_reply = False
+            return reply
+        return reply if self._language is None else reply._replace(octets=self._language.said(reply.octets))
 
     def _refused(self, refusal: Refusal) -> Reply:
         if self._amid_reply:
@@ -240,7 +256,25 @@ class Session:
         grammar.nothing(argument)
         if self._client.tls is not None:
             return self._error(replies.TLS_IS_UP)
+        if self._utf8:
+            return self._error(replies.TLS_TOO_LATE)
         return replies.START_TLS if self._stls else replies.NOT_OFFERED
+
+    async def _lang(self, argument: bytes) -> Reply:
+        wanted = grammar.language(argument)
+        if wanted is None:
+            return replies.language_list(self._languages.listing())
+        language = self._preferred_language if wanted == b"*" else self._languages.find(wanted)
+        if language is None:
+            return replies.NO_SUCH_LANGUAGE
+        self._language = None if language is ENGLISH else language
+        return replies.language_changed(language)
+
+    async def _utf8_mode(self, argument: bytes) -> Reply:
+        """RFC 6856 2.1.  Every message that is here may be sent to anybody as it is: none was accepted with SMTPUTF8."""
+        grammar.nothing(argument)
+        self._utf8 = True
+        return replies.UTF8_MODE
 
     async def _user(self, argument: bytes) -> Reply:
         self._username = None
@@ -255,7 +289,7 @@ class Session:
             return self._no_password()
         if username is None:
             return self._error(replies.USER_FIRST)
-        return await self._log_in(UsernamePassword(username, argument))
+        return await self._log_in(UsernamePassword(username, grammar.password(argument)))
 
     async def _auth(self, argument: bytes) -> Reply:
         if not argument.strip(b" "):
@@ -383,7 +417,6 @@ class Session:
         while len(octets) - start > _SLICE_OCTETS:
             await self._write(octets[start : start + _SLICE_OCTETS])
             start += _SLICE_OCTETS
-        self._amid_reply = False
         return Reply(octets[start:] if start else octets)
 
     async def _send(self, content: IContent, first_line: bytes, top: Top | None) -> Reply:
@@ -400,11 +433,13 @@ class Session:
             if offset == left or (top is not None and top.ended):
                 break
             block = await read(content, offset, min(left - offset, BLOCK_OCTETS))
-        self._amid_reply = False
         return replies.END_OF_MESSAGE
 
     async def _write(self, octets: bytes) -> None:
-        self._amid_reply = True
+        if not self._amid_reply:
+            self._amid_reply = True
+            if self._language is not None:
+                octets = self._language.said(octets)
         room = self._out.write(octets)
         if room is not None:
             await room
@@ -453,8 +488,8 @@ _COMMANDS = {
     b"PASS": Command(Session._pass, _AUTHORIZATION),
     b"AUTH": Command(Session._auth, _AUTHORIZATION),
     b"APOP": Command(_not_offered, _BOTH),
-    b"LANG": Command(_not_offered, _BOTH),
-    b"UTF8": Command(_not_offered, _BOTH),
+    b"LANG": Command(Session._lang, _BOTH),
+    b"UTF8": Command(Session._utf8_mode, _AUTHORIZATION),
     b"NOOP": Command(Session._noop, _TRANSACTION),
     b"STAT": Command(Session._stat, _TRANSACTION),
     b"LIST": Command(Session._list, _TRANSACTION),

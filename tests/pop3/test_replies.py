@@ -21,6 +21,7 @@ WANTED = {
     "LoginForbidden": b"[SYS/PERM] ",
     "LoginUnsupported": b"[SYS/PERM] ",
     "LoginUnavailable": b"[SYS/TEMP] ",
+    "LoginTooSoon": b"[LOGIN-DELAY] ",
     "MaildropInUse": b"[IN-USE] ",
     "MaildropLost": b"[SYS/TEMP] ",
     "ContentDamaged": b"[SYS/PERM] ",
@@ -110,7 +111,10 @@ class TestCapabilities:
             b"RESP-CODES",
             b"AUTH-RESP-CODE",
             b"PIPELINING",
+            b"LANG",
             b"STLS",
+            b"UTF8",
+            b"EXPIRE NEVER",
             b"IMPLEMENTATION mailhost",
         }
 

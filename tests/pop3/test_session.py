@@ -184,7 +184,7 @@ class TestErrors:
         host.login.on_log_in = raises(refusal.LoginUnavailable())
         transport.receive(CREDENTIALS * 3)
         host.login.on_log_in = Host().login.on_log_in
-        transport.receive(CREDENTIALS + b"RETR 2\r\nRETR 0\r\nDELE 9\r\nUTF8\r\nLANG\r\n")
+        transport.receive(CREDENTIALS + b"RETR 2\r\nRETR 0\r\nDELE 9\r\nAPOP a b\r\nLANG\r\n")
         host.maildrop.on_content = raises(refusal.SpoolUnavailable())
         transport.receive(b"RETR 1\r\nRETR 1\r\nNOOP\r\n")
         assert transport.take().endswith(b"+OK done\r\n")
@@ -341,7 +341,7 @@ class TestTLS:
         transport.finish_handshake()
         assert transport.take() == b"+OK pop.example.test ready\r\n"
         said = ask(transport, b"CAPA\r\n")
-        assert b"\r\nUSER\r\nSASL PLAIN\r\n" in said
+        assert b"\r\nUSER\r\nUTF8 USER\r\nSASL PLAIN\r\n" in said
         assert b"STLS" not in said
         assert ask(transport, b"STLS\r\n") == b"-ERR TLS is up already\r\n"
         assert ask(transport, CREDENTIALS).endswith(b"+OK logged in\r\n")
