@@ -46,7 +46,7 @@ def refusals() -> list[type[Refusal]]:
 
 
 # What only a maildrop's session meets.
-OF_MAILDROPS = {refusal.NoSuchMessage, refusal.MaildropLost, refusal.ContentDamaged}
+OF_MAILDROPS = {refusal.NoSuchMessage, refusal.MaildropLost, refusal.ContentDamaged, refusal.LoginTooSoon}
 
 
 @pytest.mark.parametrize("kind", refusals())
