@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 
 from mailhost.envelope import Client
@@ -9,6 +11,7 @@ from mailhost.events import Observer, unobserved
 from mailhost.interfaces import ILogin
 from mailhost.limits import Limits
 from mailhost.smtp.listener import Listener
+from mailhost.smtp.lmtp import LMTPSession
 from mailhost.smtp.session import Session
 from mailhost.wire.conversation import Output
 from mailhost.wire.factory import ConversationFactory
@@ -16,6 +19,8 @@ from mailhost.wire.factory import ConversationFactory
 
 class SMTPFactory(ConversationFactory):
     """Takes mail in by SMTP and hands it to the `IDelivery` that a login gives."""
+
+    speaks = "ESMTP"
 
     def __init__(
         self,
@@ -37,7 +42,7 @@ class SMTPFactory(ConversationFactory):
         @param hostname: what this host calls itself.
         @param clock: the reactor.
         @param listener: names this listener in the log.
-        @param protocol: `smtp` or `submission`.
+        @param protocol: `smtp` or `submission`, or `lmtp` in an LMTPFactory.
         @param tls: for STARTTLS; None does not offer it.
         @param implicit_tls: the endpoint speaks TLS from the first octet.
         @param auth: clients must log in to send.
@@ -61,6 +66,7 @@ class SMTPFactory(ConversationFactory):
             starttls=tls is not None and not implicit_tls,
             auth=auth,
             plaintext_login=plaintext_login,
+            speaks=self.speaks,
         )
 
     def session(self, out: Output, client: Client) -> Session:
@@ -68,3 +74,16 @@ class SMTPFactory(ConversationFactory):
 
     def too_many(self) -> bytes:
         return self._listener.replies.too_many_connections.octets
+
+
+class LMTPFactory(SMTPFactory):
+    """The same by LMTP, for a mail system's own parts: not for port 25 (RFC 2033 5)."""
+
+    speaks = "LMTP"
+
+    def __init__(self, *, protocol: str = "lmtp", **settings: Any) -> None:
+        """@param settings: as in `SMTPFactory`."""
+        super().__init__(protocol=protocol, **settings)
+
+    def session(self, out: Output, client: Client) -> Session:
+        return LMTPSession(out, client, self._listener)

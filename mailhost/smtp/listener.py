@@ -25,12 +25,14 @@ class Listener:
         starttls: bool,
         auth: bool,
         plaintext_login: bool,
+        speaks: str = "ESMTP",
     ) -> None:
         """
         @param login: gives `IDelivery` avatars.
         @param starttls: whether STARTTLS can be done; false where TLS is implicit.
         @param auth: whether clients must log in to send; where they need not, they cannot either.
         @param plaintext_login: passwords are taken without TLS.
+        @param speaks: the protocol, as the greeting names it.
         """
         self.login = login
         self.limits = limits
@@ -43,7 +45,7 @@ class Listener:
             max(limits.command_line_octets, limits.auth_line_octets) if auth else limits.command_line_octets
         )
         """Octets of the longest line that any command or response may have, CRLF included."""
-        self.replies = OfHost(hostname)
+        self.replies = OfHost(hostname, speaks)
 
     def protects(self, client: Client) -> bool:
         """Whether a password is safe on this connection now."""

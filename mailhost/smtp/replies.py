@@ -68,6 +68,7 @@ LOGGED_IN = reply(235, "2.7.0", "Logged in")
 # -- sequence
 
 EHLO_FIRST = reply(503, "5.5.1", "Send EHLO first", counted=True)
+LHLO_FIRST = reply(503, "5.5.1", "Send LHLO first", counted=True)
 MAIL_FIRST = reply(503, "5.5.1", "Send MAIL first", counted=True)
 # What was pipelined behind a MAIL that was refused (RFC 2920 3.1) is not a mistake.
 MAIL_REFUSED = reply(503, "5.5.1", "MAIL was refused; send another one first")
@@ -75,6 +76,7 @@ RCPT_FIRST = reply(503, "5.5.1", "Send RCPT first", counted=True)
 IN_TRANSACTION = reply(503, "5.5.1", "Not while a transaction is open; send RSET first", counted=True)
 NO_FORWARD_PATHS = reply(554, "5.5.1", "No valid recipients")
 NO_FORWARD_PATHS_NOW = reply(451, "4.5.1", "No valid recipients; try again later")
+NO_FORWARD_PATHS_IN_LMTP = reply(503, "5.5.1", "No valid recipients")  # RFC 2033 4.2 has this code for it
 TLS_ALREADY = reply(503, "5.5.1", "TLS is up already", counted=True)
 LOGGED_IN_ALREADY = reply(503, "5.5.1", "Logged in already", counted=True)
 LOGIN_FIRST = reply(530, "5.7.0", "Authentication required; send AUTH first", counted=True)
@@ -115,14 +117,20 @@ HELP = reply(
     "HELO EHLO MAIL RCPT DATA RSET NOOP VRFY QUIT\nSTARTTLS and AUTH where EHLO offers them\n"
     "See RFC 5321 for what they mean",
 )
+LMTP_HELP = reply(
+    214,
+    "2.0.0",
+    "LHLO MAIL RCPT DATA RSET NOOP VRFY QUIT\nSTARTTLS where LHLO offers it\nSee RFC 2033 and RFC 5321 for what they mean",
+)
 
 
 class OfHost:
     """The replies that begin with the host's name (RFC 5321 4.2)."""
 
-    def __init__(self, hostname: str) -> None:
+    def __init__(self, hostname: str, speaks: str = "ESMTP") -> None:
+        """@param speaks: the protocol, as the greeting names it."""
         self._hostname = hostname
-        self.greeting = reply(220, "", f"{hostname} ESMTP")
+        self.greeting = reply(220, "", f"{hostname} {speaks}")
         self.helo = reply(250, "", hostname)
         self.goodbye = reply(221, "2.0.0", f"{hostname} closes the connection", then=Then.CLOSE)
         self.timed_out = self._closing("4.4.2", "waited too long for you")

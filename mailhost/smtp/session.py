@@ -11,8 +11,8 @@ and the commit's outcome, and `ended` is called behind it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from twisted.cred.credentials import Anonymous
 
@@ -61,7 +61,8 @@ _START, _READY, _REFUSED, _MAIL, _RCPT = State
 class Command(NamedTuple):
     """What is true of one command, whoever sends it."""
 
-    run: Callable[[Session, bytes], Coroutine[Any, Any, Reply]]
+    run: Callable[[Any, bytes], Coroutine[Any, Any, Reply]]
+    """A method of the session."""
     allowed_in: tuple[State, ...]
     takes_argument: bool = False
     may_be_long: bool = False
@@ -87,6 +88,10 @@ class Session:
         "client",
         "may_be_cut",
     )
+
+    # What LMTP says in other words.
+    _HELLO_FIRST: ClassVar[Reply] = replies.EHLO_FIRST
+    _HELP: ClassVar[Reply] = replies.HELP
 
     def __init__(self, out: Output, client: Client, listener: Listener) -> None:
         self.client = client
@@ -186,7 +191,7 @@ class Session:
     async def answer(self, line: bytes) -> Reply:
         """One command line, without its CRLF."""
         verb, _, argument = line.partition(b" ")
-        command = _COMMANDS.get(verb.upper())
+        command = self._COMMANDS.get(verb.upper())
         if command is None:
             return self._negative(replies.UNKNOWN_COMMAND if line else replies.EMPTY_COMMAND)
         if self._state not in command.allowed_in:
@@ -293,7 +298,7 @@ class Session:
         return replies.CANNOT_VERIFY
 
     async def _help(self, argument: bytes) -> Reply:
-        return replies.HELP
+        return self._HELP
 
     async def _not_implemented(self, argument: bytes) -> Reply:
         return replies.NOT_IMPLEMENTED
@@ -344,19 +349,16 @@ class Session:
         """The reply to a message that was committed, if not for all."""
         if outcome.refused:
             return self._not_taken(_worst(outcome), transaction)
-        self._messages += 1
-        listener = self._listener
-        listener.observer(
-            MessageAccepted(
-                self.client,
-                outcome.unique_id,
-                transaction.reverse_path,
-                tuple(transaction.forward_paths),
-                octets,
-                listener.clock.seconds() - transaction.since,
-            )
-        )
+        self._accept(transaction, outcome, octets, tuple(transaction.forward_paths))
         return replies.accepted(outcome.unique_id)
+
+    def _accept(self, transaction: Transaction, outcome: Outcome, octets: int, forward_paths: tuple[Path, ...]) -> None:
+        """Count and report a message that is durable for these."""
+        self._messages += 1
+        seconds = self._listener.clock.seconds() - transaction.since
+        self._listener.observer(
+            MessageAccepted(self.client, outcome.unique_id, transaction.reverse_path, forward_paths, octets, seconds)
+        )
 
     # -- AUTH (RFC 4954)
 
@@ -412,7 +414,7 @@ class Session:
     def _out_of_order(self, command: Command) -> Reply:
         state = self._state
         if state is _START:
-            return replies.EHLO_FIRST
+            return self._HELLO_FIRST
         if state is _READY:
             return replies.MAIL_FIRST
         return replies.MAIL_REFUSED if state is _REFUSED else replies.IN_TRANSACTION
@@ -469,6 +471,26 @@ class Session:
         if logged_in is not None:
             logged_in.log_out()
 
+    _COMMANDS: ClassVar[Mapping[bytes, Command]] = {
+        b"EHLO": Command(_ehlo, _ANY, takes_argument=True),
+        b"HELO": Command(_helo, _ANY, takes_argument=True),
+        b"STARTTLS": Command(_starttls, _ANY),
+        b"AUTH": Command(_auth, _NO_TRANSACTION, takes_argument=True, may_be_long=True),
+        b"MAIL": Command(_mail, _NO_TRANSACTION, takes_argument=True, stage="MAIL"),
+        b"RCPT": Command(_rcpt, _TRANSACTION, takes_argument=True, stage="RCPT"),
+        b"DATA": Command(_data, _TRANSACTION, stage="DATA"),
+        b"RSET": Command(_rset, _ANY),
+        b"NOOP": Command(_noop, _ANY, takes_argument=True),
+        b"VRFY": Command(_vrfy, _ANY, takes_argument=True),
+        b"HELP": Command(_help, _ANY, takes_argument=True),
+        b"QUIT": Command(_quit, _ANY),
+        # Known, and not done here.  To ask for one is no mistake.
+        **dict.fromkeys(
+            (b"EXPN", b"ETRN", b"ATRN", b"TURN", b"SEND", b"SOML", b"SAML"),
+            Command(_not_implemented, _ANY, takes_argument=True),
+        ),
+    }
+
 
 def _worst(outcome: Outcome) -> Refusal:
     """
@@ -476,26 +498,10 @@ def _worst(outcome: Outcome) -> Refusal:
 
     Any failure that may pass makes all of it temporary: a second copy is possible then, a loss is not.
     """
-    refusals = [why if isinstance(why, Refusal) else TemporaryRefusal(cause=why) for why in outcome.refused.values()]
+    refusals = [as_refusal(why) for why in outcome.refused.values()]
     return next((why for why in refusals if why.temporary), refusals[0])
 
 
-_COMMANDS: dict[bytes, Command] = {
-    b"EHLO": Command(Session._ehlo, _ANY, takes_argument=True),
-    b"HELO": Command(Session._helo, _ANY, takes_argument=True),
-    b"STARTTLS": Command(Session._starttls, _ANY),
-    b"AUTH": Command(Session._auth, _NO_TRANSACTION, takes_argument=True, may_be_long=True),
-    b"MAIL": Command(Session._mail, _NO_TRANSACTION, takes_argument=True, stage="MAIL"),
-    b"RCPT": Command(Session._rcpt, _TRANSACTION, takes_argument=True, stage="RCPT"),
-    b"DATA": Command(Session._data, _TRANSACTION, stage="DATA"),
-    b"RSET": Command(Session._rset, _ANY),
-    b"NOOP": Command(Session._noop, _ANY, takes_argument=True),
-    b"VRFY": Command(Session._vrfy, _ANY, takes_argument=True),
-    b"HELP": Command(Session._help, _ANY, takes_argument=True),
-    b"QUIT": Command(Session._quit, _ANY),
-    # Known, and not done here.  To ask for one is no mistake.
-    **dict.fromkeys(
-        (b"EXPN", b"ETRN", b"ATRN", b"TURN", b"SEND", b"SOML", b"SAML"),
-        Command(Session._not_implemented, _ANY, takes_argument=True),
-    ),
-}
+def as_refusal(why: Exception) -> Refusal:
+    """Why one forward-path got nothing; what is no refusal may pass."""
+    return why if isinstance(why, Refusal) else TemporaryRefusal(cause=why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.cred.credentials import Anonymous
@@ -158,14 +158,21 @@ class FakeLogin:
 class Dialogue:
     """A client of one listener, from connect to close."""
 
-    def __init__(self, script: Script | None = None, limits: Limits | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        limits: Limits | None = None,
+        make: Callable[..., SMTPFactory] = SMTPFactory,
+        **settings: Any,
+    ) -> None:
         """
-        @param settings: of `SMTPFactory`.
+        @param make: SMTPFactory or LMTPFactory.
+        @param settings: of the factory.
         """
         self.script = script or Script()
         self.clock = Clock()
         self.events: list[Any] = []
-        self.factory = SMTPFactory(
+        self.factory = make(
             login=FakeLogin(self.script),
             hostname="mx.example.test",
             clock=self.clock,

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from mailhost import refusal
 from mailhost.limits import Limits
-from mailhost.smtp.factory import SMTPFactory
+from mailhost.smtp.factory import LMTPFactory, SMTPFactory
 from mailhost.testing.transcript import WAYS, Stage, Transcript, find
 
 FOLDER = Path(__file__).parent.parent / "transcripts" / "smtp"
@@ -22,22 +22,26 @@ def build(settings: frozenset[str]) -> Stage:
     A listener with STARTTLS and no login.
 
     Words of `-- with`: `submission` demands a login, `plaintext` takes it without TLS, `implicit` is TLS from the first octet, `no-tls`
-    has none, `LIMIT=number` is a field of Limits, and `STEP=Refusal` makes a step of the delivery fail.
+    has none, `lmtp` speaks that, `LIMIT=number` is a field of Limits, `STEP=Refusal` makes a step of the delivery fail, and
+    `refused-PLACE=Refusal` lets all but one forward-path, counted from 0, have the message.
     """
     script, limits = Script(), {}
     for name, _, value in (word.partition("=") for word in settings if "=" in word):
         if value.isdigit():
             limits[name] = int(value)
+        elif name.startswith("refused-"):
+            script.refused[int(name.removeprefix("refused-"))] = getattr(refusal, value)()
         else:
             script.answers[name] = getattr(refusal, value)()
     clock, events = Clock(), []
-    factory = SMTPFactory(
+    make, protocol_name = (LMTPFactory, "lmtp") if "lmtp" in settings else (SMTPFactory, "smtp")
+    factory = make(
         login=FakeLogin(script),
         hostname="mx.example.test",
         clock=clock,
         limits=Limits(**limits),
         observer=events.append,
-        protocol="submission" if "submission" in settings else "smtp",
+        protocol="submission" if "submission" in settings else protocol_name,
         tls=None if settings & {"implicit", "no-tls"} else object(),
         implicit_tls="implicit" in settings,
         auth="submission" in settings,
