@@ -59,7 +59,7 @@ class TestRefusals:
         """With the response code that is right for it; temporary ones never ask for new credentials or for help."""
         octets = replies.refused(a(kind)).octets
         assert octets.startswith(b"-ERR " + WANTED.get(kind.__name__, b""))
-        if a(kind).temporary and kind not in (refusal.ContentDamaged, refusal.MaildropInUse):
+        if a(kind).temporary and kind not in (refusal.ContentDamaged, refusal.LoginTooSoon, refusal.MaildropInUse):
             assert octets.startswith(b"-ERR [SYS/TEMP] ")
 
     def test_a_kind_nobody_has_seen(self) -> None:
