@@ -182,6 +182,19 @@ class IMaildrop(Interface):
         @raise Refusal: nothing was removed.
         """
 
+    def times() -> Awaitable[Sequence[int]]:
+        """When each message of the snapshot was delivered, in microseconds since 1970; 0 where nobody knows."""
+
+    def notes() -> Awaitable[bytes]:
+        """What the last holder left for the next one, in whatever process; nothing where nothing can be left."""
+
+    def keep_notes(notes: bytes) -> Awaitable[None]:
+        """
+        Leave this for the next holder, in place of what was there.
+
+        Not durable: after a crash the notes may be gone, but never half of them there.
+        """
+
     def when_wanted(ask: Callable[[], None]) -> None:
         """
         Have this called, in the reactor's thread, whenever another opening, in whatever process, has waited nearly in vain.

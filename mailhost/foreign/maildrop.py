@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from tempfile import SpooledTemporaryFile
 from typing import Any, NamedTuple
 
@@ -146,6 +146,16 @@ class _Maildrop:
                 raise MaildropLost(cause=error) from error
             raise
         await self._calls.answer(self._limits.commit_seconds, self._mailbox.sync)
+
+    async def times(self) -> Sequence[int]:
+        """IMailboxPOP3 knows no times."""
+        return [0] * len(self._messages)
+
+    async def notes(self) -> bytes:
+        return b""
+
+    async def keep_notes(self, notes: bytes) -> None:
+        """IMailboxPOP3 has no place for them."""
 
     def when_wanted(self, ask: Callable[[], None]) -> None:
         """IMailboxPOP3 knows nothing of others who wait."""

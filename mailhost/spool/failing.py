@@ -30,6 +30,7 @@ from mailhost.interfaces import IContent, IMaildrop, ISpool, IStagedMessage, Lis
 
 Step = Literal[
     "start", "stop", "stage", "write", "commit", "open", "listing", "content", "read", "update",
+    "times", "notes", "keep_notes",
     "create", "exists", "totals", "rename", "remove",
 ]  # fmt: skip
 
@@ -218,6 +219,15 @@ class _Maildrop:
 
     async def update(self, deleted: Collection[int]) -> None:
         await self._spool.meet("update", lambda: self._inner.update(deleted))
+
+    async def times(self) -> Sequence[int]:
+        return await self._spool.meet("times", self._inner.times)
+
+    async def notes(self) -> bytes:
+        return await self._spool.meet("notes", self._inner.notes)
+
+    async def keep_notes(self, notes: bytes) -> None:
+        await self._spool.meet("keep_notes", lambda: self._inner.keep_notes(notes))
 
     def when_wanted(self, ask: Callable[[], None]) -> None:
         self._inner.when_wanted(ask)

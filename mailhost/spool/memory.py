@@ -144,6 +144,10 @@ def _unique_ids() -> Callable[[], str]:
     return next_unique_id
 
 
+def _time_of(unique_id: str) -> int:
+    return int(unique_id[:14], 16)
+
+
 class _Message(NamedTuple):
     """One message as one maildrop sees it; `content` is shared by all of them."""
 
@@ -161,6 +165,7 @@ class _Drop:
         # Only ever appended to: a snapshot is this list and a length.  A deletion makes a new list.
         self.messages: list[_Message] = []
         self.octets = 0
+        self.notes = b""
         self.removed = False
         self.holder: _Maildrop | object | None = None
         self.waiting: deque[Deferred[None]] = deque()
@@ -254,6 +259,17 @@ class _Maildrop:
             raise MaildropLost
         if unique_ids:
             self._drop.delete(unique_ids)
+
+    async def times(self) -> Sequence[int]:
+        return [_time_of(message.unique_id) for message in self._messages[: self.totals.messages]]
+
+    async def notes(self) -> bytes:
+        return self._drop.notes
+
+    async def keep_notes(self, notes: bytes) -> None:
+        if self._drop.holder is not self:
+            raise MaildropLost
+        self._drop.notes = notes
 
     def when_wanted(self, ask: Callable[[], None]) -> None:
         self.wanted = ask

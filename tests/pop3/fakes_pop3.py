@@ -80,6 +80,15 @@ class FakeMaildrop:
         await self.on_update()
         self.happened.append("updated")
 
+    async def times(self) -> Sequence[int]:
+        return [0] * len(self.contents)
+
+    async def notes(self) -> bytes:
+        return b""
+
+    async def keep_notes(self, notes: bytes) -> None:
+        pass
+
     def when_wanted(self, ask: Callable[[], None]) -> None:
         self.ask = ask
 

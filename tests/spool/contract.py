@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 import tracemalloc
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from mailhost.envelope import NO_PARAMETERS, NULL_REVERSE_PATH, Client, Copy, En
 from mailhost.interfaces import IContent, IMaildrop, ISpool, IStagedMessage
 from mailhost.refusal import (
     MaildropInUse,
+    MaildropLost,
     NoSuchMaildrop,
     NoSuchMessage,
     Refusal,
@@ -775,6 +777,30 @@ class ExclusiveContract(SpoolTestCase):
         second = await self.opened(ANN, 0.5)
         await self.assert_raises(MaildropInUse, self.spool.open_maildrop(ANN, 0.05))
         second.release()
+
+    async def test_notes(self) -> None:
+        """What one holder leaves the next one finds, of this maildrop only, and whoever has let go leaves nothing."""
+        first = await self.opened()
+        assert await first.notes() == b""
+        for notes in (b"x" * 10_000, b"", b"short \0 \xff"):
+            await first.keep_notes(notes)
+            assert await first.notes() == notes
+        first.release()
+        await self.assert_raises(MaildropLost, first.keep_notes(b"late"))
+        assert await (await self.opened()).notes() == b"short \0 \xff"
+        assert await (await self.opened(BOB)).notes() == b""
+
+    async def test_times(self) -> None:
+        """Each message's is when it was delivered."""
+        before = time.time_ns() // 1000
+        for _ in range(3):
+            await self.deliver()
+        maildrop = await self.opened()
+        times = list(await maildrop.times())
+        assert times == sorted(times)
+        assert len(times) == 3
+        # The clock of unique-ids runs ahead by some microseconds when many are made at once.
+        assert before <= times[0] <= times[-1] <= time.time_ns() // 1000 + 1_000_000
 
     async def test_two_wait(self) -> None:
         """Of several that wait each gets the maildrop, one after another."""

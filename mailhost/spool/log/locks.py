@@ -9,6 +9,8 @@ Whoever has waited nearly in vain asks the holder, in whatever process it is, wh
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -27,6 +29,10 @@ _POLL_SECONDS = 0.1
 # The last part of a waiting, in which the holder is asked: time enough for one that looks for requests once a second.
 _ASKING_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
+
+# A holder's notes in its lock file, behind what others keep at its start: length and CRC-32, then the notes.
+_NOTES_OFFSET = 64
+_NOTES_HEADER = struct.Struct("<II")
 
 T = TypeVar("T")
 
@@ -49,6 +55,30 @@ class Hold(Generic[T]):
     def is_lost(self) -> bool:
         """Whether the lock file is no longer the one others would lock.  May wait for the disk."""
         return self._fd < 0 or not self._locks.files.is_at(self._fd, self._locks.path(self._maildrop))
+
+    def notes(self) -> bytes:
+        """What the last holder left here.  May wait for the disk, in any thread."""
+        files = self._locks.files
+        # Not by the locked descriptor, which may be let go of meanwhile, and its number be another file's.
+        fd = files.open(self._locks.path(self._maildrop))
+        try:
+            header = files.read(fd, _NOTES_HEADER.size, _NOTES_OFFSET)
+            if len(header) < _NOTES_HEADER.size:
+                return b""
+            octets, checksum = _NOTES_HEADER.unpack(header)
+            notes = files.read(fd, octets, _NOTES_OFFSET + len(header))
+        finally:
+            files.close(fd)
+        return notes if len(notes) == octets and zlib.crc32(notes) == checksum else b""
+
+    def keep_notes(self, notes: bytes) -> None:
+        """Nothing is synced: what a crash tears fails its checksum.  May wait for the disk, in any thread."""
+        files = self._locks.files
+        fd = files.open(self._locks.path(self._maildrop), writable=True)
+        try:
+            files.write(fd, [_NOTES_HEADER.pack(len(notes), zlib.crc32(notes)), notes], _NOTES_OFFSET)
+        finally:
+            files.close(fd)
 
     def release(self) -> None:
         """A second call does nothing."""

@@ -20,6 +20,7 @@ from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.listings import Listings, LogListing
 from mailhost.spool.log.locks import Hold
 from mailhost.spool.log.threads import Threads
+from mailhost.spool.log.writer import refusal_of
 
 
 class Parts:
@@ -85,6 +86,22 @@ class LogMaildrop:
         messages = [(places.times[index], listing.unique_ids[index]) for index in indexes]
         await parts.committer.commit(DeletionEntry(Deletion(self._id, time.time_ns() // 1000, messages)))
         parts.files.fault_point("quit.synced")
+
+    async def notes(self) -> bytes:
+        if self._hold is None:
+            raise MaildropLost
+        try:
+            return await self._parts.threads.run(self._hold.notes)
+        except OSError as error:
+            raise refusal_of(error) from error
+
+    async def keep_notes(self, notes: bytes) -> None:
+        if self._hold is None:
+            raise MaildropLost
+        try:
+            await self._parts.threads.run(self._hold.keep_notes, notes)
+        except OSError as error:
+            raise refusal_of(error) from error
 
     def when_wanted(self, ask: Callable[[], None]) -> None:
         if self._hold is not None:

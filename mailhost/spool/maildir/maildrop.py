@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -108,6 +108,25 @@ class MaildirMaildrop:
     def _removed(self, result: T) -> T:
         self._removing = None
         return result
+
+    async def times(self) -> Sequence[int]:
+        return [message.time for message in self._listing.messages]
+
+    async def notes(self) -> bytes:
+        if self._hold is None:
+            raise MaildropLost
+        try:
+            return await self._parts.threads.run(self._hold.notes)
+        except OSError as error:
+            raise refusal_of(error) from error
+
+    async def keep_notes(self, notes: bytes) -> None:
+        if self._hold is None:
+            raise MaildropLost
+        try:
+            await self._parts.threads.run(self._hold.keep_notes, notes)
+        except OSError as error:
+            raise refusal_of(error) from error
 
     def when_wanted(self, ask: Callable[[], None]) -> None:
         if self._hold is not None:
