@@ -96,8 +96,8 @@ async def to_maildir(spool: LogSpool, name: str, path: str, progress: Progress) 
     @param path: of what is not there yet.
     """
     with _whole(path) as partial:
-        for folder in ("tmp", "new", "cur"):
-            os.makedirs(os.path.join(partial, folder), mode=0o700)
+        for folder in ("", "tmp", "new", "cur"):
+            os.mkdir(os.path.join(partial, folder), mode=0o700)
         writer = _MaildirWriter(partial)
         snapshot = Snapshot(spool, name)
         async for message in snapshot.messages(progress):
