@@ -46,6 +46,7 @@ def _remove_one(files: Files, path: str, name: str) -> None:
         files.sync_directory(os.path.dirname(there))
     except OSError:
         files.rename(removed, there)
+        files.sync_directory(os.path.dirname(there))  # the name may have been taken out durably
         raise
     try:
         files.unlink(removed)
