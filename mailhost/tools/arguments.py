@@ -43,6 +43,22 @@ def maildrop(parser: argparse.ArgumentParser) -> None:
     exported.add_argument("--format", choices=("maildir", "mbox"), default="maildir")
 
 
+def backup(parser: argparse.ArgumentParser) -> None:
+    _common(parser, _from("backup", "backup"))
+    parser.add_argument("directory", metavar="DIR", help="of the backups; made if it is not there")
+    parser.add_argument("--keep", type=int, metavar="N", help="remove all backups but the latest N, this one counted")
+    parser.add_argument("--list", action="store_true", help="say which backups there are, and make none")
+
+
+def restore(parser: argparse.ArgumentParser) -> None:
+    _common(parser, _from("backup", "restore"))
+    parser.add_argument(
+        "directory", metavar="DIR", help="of the backups; the configuration says where the spool will be"
+    )
+    parser.add_argument("--manifest", metavar="NAME", help="which backup; the latest unless given")
+    parser.add_argument("--check", action="store_true", help="read the whole backup, and restore nothing")
+
+
 def _about(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("maildrop", metavar="NAME", help="an address, or a maildrop's name")
     return parser

@@ -1,5 +1,5 @@
 """
-The operator's command line: `mailhost init | run | check | user | quickstart`.
+The operator's command line: `mailhost init | run | check | user | spool | maildrop | backup | restore | quickstart`.
 
 Each command is a module that is imported when it is asked for.  What an operator has to put right is one line for each mistake on
 standard error and exit status 1; a traceback means a bug.
@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     _user(commands.add_parser("user", help="add, change, remove or list accounts"))
     stored_mail.spool(commands.add_parser("spool", help="look at the spool, verify and repair it"))
     stored_mail.maildrop(commands.add_parser("maildrop", help="look at maildrops; take mail in, give it out"))
+    stored_mail.backup(commands.add_parser("backup", help="back up the spool, while the host runs"))
+    stored_mail.restore(commands.add_parser("restore", help="make a spool of a backup"))
     _quickstart(commands.add_parser("quickstart", help="make a host for trying it out, and run it"))
     return parser
 

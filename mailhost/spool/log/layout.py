@@ -96,10 +96,14 @@ class Layout:
                 raise unusable(f"{self._version} says {found!r}: this program knows {_VERSION!r} only")
         elif others := sorted(set(files.names(self.root)) - {os.path.basename(self._version) + ".new"}):
             raise unusable(f"{self.root} is no spool: it has no VERSION, but {others[0]!r}")
-        self._write_version()
+        self.write_version()
 
-    def _write_version(self) -> None:
-        """By a rename, since a crash must not leave half a VERSION that the next start would refuse."""
+    def write_version(self) -> None:
+        """
+        What makes this directory a spool.
+
+        By a rename, since a crash must not leave half a VERSION that the next start would refuse.
+        """
         files, new = self._files, self._version + ".new"
         if files.exists(new):
             files.unlink(new)
