@@ -20,6 +20,7 @@ from mailhost.foreign.maildrop import maildrop_from_twisted
 from mailhost.interfaces import IMaildrop
 from mailhost.limits import Limits
 from mailhost.refusal import LoginForbidden, MaildropInUse
+from mailhost.service.awaiting import called
 
 
 class Messages:
@@ -58,7 +59,7 @@ def maildrops_of(
 
     async def opened(account: bytes) -> IMaildrop:
         messages = make(account)
-        listing = await messages.listing()
+        listing = await called(messages.listing)
         exact = all(octets is not None for _unique_id, octets in listing)
         mailbox: Any = _Mailbox(messages, listing)
         return await maildrop_from_twisted(
@@ -119,7 +120,7 @@ class _Mailbox:
         return Deferred.fromCoroutine(self._file(self._listing[index][0]))
 
     async def _file(self, unique_id: str) -> IO[bytes]:
-        content = await self._messages.content(unique_id)
+        content = await called(self._messages.content, unique_id)
         return io.BytesIO(content) if isinstance(content, bytes) else content
 
     def getUidl(self, index: int) -> bytes:
@@ -135,4 +136,4 @@ class _Mailbox:
         return Deferred.fromCoroutine(self._remove()) if self._deleted else None
 
     async def _remove(self) -> None:
-        await self._messages.remove(self._deleted)
+        await called(self._messages.remove, self._deleted)

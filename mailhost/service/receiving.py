@@ -8,16 +8,21 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailhost.cred.realm import AvatarFactory
 from mailhost.envelope import Client, Envelope, Outcome, Parameters, Path
+from mailhost.events import Observer, unobserved
+from mailhost.foreign.calls import Calls
 from mailhost.interfaces import IDelivery, IStagedMessage, ITransaction
+from mailhost.limits import Limits
 from mailhost.octets import Undoubler
+from mailhost.service.awaiting import called, here
 
 # A sender waits when so much has arrived that nobody has taken.
 _HELD_OCTETS = 256 * 1024
@@ -42,7 +47,7 @@ class Content:
             if self._ended:
                 return
             self._arrival = Deferred()
-            await self._arrival
+            await here(self._arrival)
 
     async def plain(self) -> AsyncIterator[bytes]:
         """Blocks of plain form: CRLF line ends, dots as the author wrote them."""
@@ -98,9 +103,21 @@ Recipient = Callable[[Path], Awaitable[Any]]
 """Called at RCPT: returns, or raises NoSuchMaildrop or another Refusal."""
 
 
-def delivery_of(receive: Receive, recipient: Recipient | None = None) -> AvatarFactory:
-    """@param recipient: without it every forward-path is taken."""
-    delivery = _Delivery(receive, recipient)
+def delivery_of(
+    receive: Receive,
+    recipient: Recipient | None = None,
+    *,
+    reactor: IReactorTime | None = None,
+    limits: Limits | None = None,
+    observer: Observer = unobserved,
+) -> AvatarFactory:
+    """
+    @param recipient: without it every forward-path is taken.
+    @param reactor: for `commit_seconds` of the limits, counted from the end of content: then `receive` is cancelled, and the client told
+        to try again.  Without a reactor the session's own limit ends the connection instead.
+    """
+    limit = None if reactor is None else _Limit(Calls(reactor, observer), (limits or Limits()).commit_seconds)
+    delivery = _Delivery(receive, recipient, limit)
 
     async def avatar(account: bytes | None, client: Client) -> tuple[IDelivery, Callable[[], None]]:
         return delivery, _nothing
@@ -108,11 +125,19 @@ def delivery_of(receive: Receive, recipient: Recipient | None = None) -> AvatarF
     return avatar
 
 
+class _Limit(NamedTuple):
+    """How long a function may take once it has all of the content."""
+
+    calls: Calls
+    seconds: float
+
+
 @implementer(IDelivery)
 class _Delivery:
-    def __init__(self, receive: Receive, recipient: Recipient | None) -> None:
+    def __init__(self, receive: Receive, recipient: Recipient | None, limit: _Limit | None) -> None:
         self.receive = receive
         self.recipient = recipient
+        self.limit = limit
 
     async def transaction(self, client: Client, reverse_path: Path, parameters: Parameters) -> ITransaction:
         return _Transaction(self, Envelope(client, reverse_path, parameters, ()))
@@ -126,7 +151,7 @@ class _Transaction:
 
     async def recipient(self, forward_path: Path, parameters: Parameters) -> None:
         if self._delivery.recipient is not None:
-            await self._delivery.recipient(forward_path)
+            await called(self._delivery.recipient, forward_path)
         before = self._envelope
         self._envelope = before._replace(
             forward_paths=(*before.forward_paths, forward_path),
@@ -134,7 +159,7 @@ class _Transaction:
         )
 
     async def content(self) -> IStagedMessage:
-        return _Incoming(self._envelope, self._delivery.receive)
+        return _Incoming(self._envelope, self._delivery.receive, self._delivery.limit)
 
     def abort(self) -> None:
         """There is nothing to give up."""
@@ -144,7 +169,8 @@ class _Transaction:
 class _Incoming:
     """A message that the application's function is taking.  Its coroutine runs from the first block to the commit."""
 
-    def __init__(self, envelope: Envelope, receive: Receive) -> None:
+    def __init__(self, envelope: Envelope, receive: Receive, limit: _Limit | None) -> None:
+        self._limit = limit
         self.unique_id = f"{time.time_ns() // 1000:014x}{secrets.token_hex(5)}"
         self._content = Content()
         self._received: Deferred[Any] = Deferred.fromCoroutine(_called(receive, envelope, self._content))
@@ -155,7 +181,10 @@ class _Incoming:
 
     async def commit(self) -> Outcome:
         self._content.end()
-        await self._received
+        if self._limit is None:
+            await self._received
+        else:
+            await self._limit.calls.answer(self._limit.seconds, lambda: self._received)
         return Outcome(self.unique_id)
 
     def abort(self) -> None:
@@ -169,7 +198,7 @@ class _Incoming:
 
 
 async def _called(receive: Receive, envelope: Envelope, content: Content) -> None:
-    await receive(envelope, content)
+    await called(receive, envelope, content)
 
 
 def _unless_cancelled(failure: Failure) -> None:

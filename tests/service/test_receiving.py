@@ -6,11 +6,13 @@ from collections.abc import Awaitable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailhost.envelope import NO_PARAMETERS, NULL_REVERSE_PATH, Client, Envelope, Outcome, Path
 from mailhost.interfaces import IStagedMessage
-from mailhost.refusal import NoSuchMaildrop, SpoolFull
+from mailhost.limits import Limits
+from mailhost.refusal import NoSuchMaildrop, SpoolFull, TookTooLong
 from mailhost.service.receiving import Content, delivery_of
 
 CLIENT = Client("s", "192.0.2.1", 1, "smtp", "smtp")
@@ -165,3 +167,36 @@ class DeliveryTests(SynchronousTestCase):
         self.failureResultOf(room, CancelledError)
         slow.callback(None)
         self.now(staged.commit())
+
+
+class LimitTests(SynchronousTestCase):
+    def test_a_function_that_never_returns(self) -> None:
+        """At its limit it is cancelled and the client told to try again: a duplicate is possible, a loss is not."""
+        clock = Clock()
+        cancelled: list[str] = []
+
+        async def receive(envelope: Envelope, content: Content) -> None:
+            try:
+                await Deferred()
+            except CancelledError:
+                cancelled.append("cancelled")
+                raise
+
+        avatars = delivery_of(receive, reactor=clock, limits=Limits(commit_seconds=7))
+        avatar, _logout = self.successResultOf(Deferred.fromCoroutine(_of(avatars(None, CLIENT))))
+        transaction = self.successResultOf(
+            Deferred.fromCoroutine(_of(avatar.transaction(CLIENT, NULL_REVERSE_PATH, NO_PARAMETERS)))
+        )
+        staged = self.successResultOf(Deferred.fromCoroutine(_of(transaction.content())))
+        clock.advance(100)  # however long the content takes
+        committing = Deferred.fromCoroutine(_of(staged.commit()))
+        clock.advance(6.9)
+        self.assertNoResult(committing)
+        clock.advance(0.2)
+        self.failureResultOf(committing, TookTooLong)
+        assert cancelled == ["cancelled"]
+        assert not clock.getDelayedCalls()
+
+
+async def _of(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
