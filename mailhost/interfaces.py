@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from mailhost.envelope import Client, Copy, Envelope, Outcome, Parameters, Path, Totals
-from mailhost.limits import Quota
+from mailhost.limits import OwnTerms, Quota, Terms
 
 # ---------------------------------------------------------------------------------------------------------------- mail in
 
@@ -133,6 +133,19 @@ class IQuotas(Interface):
         """
 
 
+class IAccountTerms(Interface):
+    """A checker that keeps terms of POP3 beside its accounts offers this."""
+
+    def terms(address: str) -> Awaitable[OwnTerms]:
+        """
+        @param address: as in IAccounts.
+        @return: empty where nothing is said of this account, or there is none.
+        """
+
+    def kinds_of_terms() -> Collection[OwnTerms]:
+        """All there are among its accounts, each once, at no cost: they are asked for at every CAPA."""
+
+
 # --------------------------------------------------------------------------------------------------------------- mail out
 
 
@@ -204,6 +217,15 @@ class IMaildrop(Interface):
 
     def release() -> None:
         """Let go of it.  Never raises; a second call does nothing."""
+
+
+class IVisit(IMaildrop):
+    """A maildrop that knows the terms of its login; one that is no more than IMaildrop has none."""
+
+    terms: Terms = Attribute("Of this account.")
+
+    def retrieved(unique_id: str) -> None:
+        """A message has left, whole.  Never raises."""
 
 
 class IContent(Interface):

@@ -1,12 +1,13 @@
 """
-Every number that bounds what a client can ask for, with the reason for its default, and how much a maildrop may hold.
+Every number that bounds what a client can ask for, with the reason for its default, how much a maildrop may hold, and on what terms.
 
-`[limits]` and `[quota]` in the configuration set them.
+`[limits]`, `[quota]` and `[pop3]` in the configuration set them.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,3 +86,57 @@ class Quota(NamedTuple):
             int(messages) if messages not in (None, "-") else None,
             int(octets) * _UNITS[unit] if octets is not None else None,
         )
+
+
+OwnTerms = Mapping[str, int | None]
+"""What an account or a domain says itself: fields of `Terms` by name."""
+
+_TERMS = {"login_delay": "login_delay_seconds", "expire": "expire_days"}
+
+
+class Terms(NamedTuple):
+    """On what terms an account uses its maildrop by POP3."""
+
+    login_delay_seconds: int = 0
+    """From one login to the next (RFC 2449 6.5)."""
+    expire_days: int | None = None
+    """So long messages are kept (RFC 2449 6.7); None is for ever."""
+
+    def but(self, own: OwnTerms) -> Terms:
+        """These, but for what an account or a domain says itself."""
+        return Terms(**{**self._asdict(), **own})
+
+    @staticmethod
+    def own(fields: Mapping[str, str]) -> OwnTerms:
+        """
+        What of an account's fields are terms: `login_delay` in seconds, `expire` in days or `never`.
+
+        @raise ValueError: in words for the operator.
+        """
+        own: dict[str, int | None] = {}
+        for key, name in _TERMS.items():
+            text = fields.get(key)
+            if text == "never" and key == "expire":
+                own[name] = None
+            elif text is not None:
+                if not re.fullmatch("[0-9]{1,9}", text) or (key == "expire" and not int(text)):
+                    raise ValueError(f'{key} is "{text}", which is no number of {name.rpartition("_")[2]}')
+                own[name] = int(text)
+        return own
+
+
+class Offered(NamedTuple):
+    """What a server can say of its terms before a login (RFC 2449 6.5, 6.7)."""
+
+    terms: Terms = Terms()
+    """The longest delay and the shortest keeping."""
+    delay_varies: bool = False
+    expire_varies: bool = False
+
+    @classmethod
+    def of(cls, every: Collection[Terms]) -> Offered:
+        """@param every: all that are in use, at least one."""
+        delays = {terms.login_delay_seconds for terms in every}
+        expiries = {terms.expire_days for terms in every}
+        shortest = min((days for days in expiries if days is not None), default=None)
+        return cls(Terms(max(delays), shortest), len(delays) > 1, len(expiries) > 1)

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -28,15 +28,15 @@ from mailhost.cred import passwd_format, prepare, scram
 from mailhost.cred.discreet import octets
 from mailhost.cred.watched import InThread, WatchedFile
 from mailhost.events import Notice, Observer, Trouble, unobserved
-from mailhost.interfaces import IAccounts, IQuotas
-from mailhost.limits import Quota
+from mailhost.interfaces import IAccounts, IAccountTerms, IQuotas
+from mailhost.limits import OwnTerms, Quota
 from mailhost.refusal import LoginUnavailable
 
 # At 35 ms each these are verified within a session's patience; who comes after them is told to try again.
 _MOST_WAITING = 500
 
 
-@implementer(ICredentialsChecker, IAccounts, IQuotas)
+@implementer(ICredentialsChecker, IAccounts, IQuotas, IAccountTerms)
 class PasswdChecker:
     """Checks user names and passwords against a `passwd` file."""
 
@@ -67,6 +67,7 @@ class PasswdChecker:
         self._key = os.urandom(32)
         self._verified: dict[str, tuple[scram.Verifier, bytes]] = {}
         self._iterations = self._dearest()
+        self._kinds_of_terms = self._terms_there_are()
         self._observer = observer
         self._warn_of_mode()
 
@@ -150,14 +151,28 @@ class PasswdChecker:
         account = self._file.value.get(prepare.name(address))
         return account.quota if account is not None else None
 
+    # -- IAccountTerms
+
+    async def terms(self, address: str) -> OwnTerms:
+        account = self._file.value.get(prepare.name(address))
+        return account.terms if account is not None else {}
+
+    def kinds_of_terms(self) -> Collection[OwnTerms]:
+        return self._kinds_of_terms
+
     # -- the file
 
     def _changed(self) -> None:
         accounts = self._file.value
         self._verified = {name: verified for name, verified in self._verified.items() if name in accounts}
         self._iterations = self._dearest()
+        self._kinds_of_terms = self._terms_there_are()
         self._observer(Notice(f"{self.path} read again, {len(accounts)} accounts"))
         self._warn_of_mode()
+
+    def _terms_there_are(self) -> Collection[OwnTerms]:
+        kinds = {tuple(account.terms.items()) for account in self._file.value.values() if account.terms}
+        return [dict(kind) for kind in kinds]
 
     def _dearest(self) -> int:
         """How many iterations a refusal costs; a file without accounts gives nothing away either."""

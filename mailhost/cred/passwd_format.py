@@ -7,18 +7,19 @@ The `passwd` file: one account a line.
 
 `address:{SCHEME}value`, then `key=value` fields after further colons; no value holds a colon.  `#` begins a comment at the start of a
 line or after white space, so that addresses may have one inside.  UTF-8.  Names compare without case.  `quota` is how much the account's
-maildrop may hold (`Quota.parse`).  Keys that are not known here are kept for who knows them; empty fields, as other programs' files
-have them, mean nothing.
+maildrop may hold (`Quota.parse`); `login_delay` and `expire` are its terms (`Terms.own`).  Keys that are not known here are kept for who
+knows them; empty fields, as other programs' files have them, mean nothing.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from mailhost.cred import prepare, scram
-from mailhost.limits import Quota
+from mailhost.limits import OwnTerms, Quota, Terms
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 _FIELD = re.compile(r"([a-z][a-z0-9_-]*)=(.*)", re.DOTALL)
@@ -31,6 +32,7 @@ class Account(NamedTuple):
     verifier: scram.Verifier
     fields: Mapping[str, str]
     quota: Quota | None = None
+    terms: OwnTerms = MappingProxyType({})
 
 
 class BrokenLine(ValueError):
@@ -81,7 +83,7 @@ def parse_line(line: bytes) -> Account | None:
     value, *others = rest.split(":")
     fields = _fields(others)
     quota = Quota.parse(fields["quota"]) if "quota" in fields else None
-    return Account(prepare.name(name), scram.parse(value), fields, quota)
+    return Account(prepare.name(name), scram.parse(value), fields, quota, Terms.own(fields))
 
 
 def _fields(fields: list[str]) -> dict[str, str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from mailhost.delivery import visit
 from mailhost.delivery.quota import Quotas
 from mailhost.delivery.submission import CompletedMessage
+from mailhost.delivery.terms import TermsBook
 from mailhost.delivery.trace import Trace, own_fields
 from mailhost.envelope import Client, Copy, Envelope, Parameters, Path
 from mailhost.interfaces import IAddressBook, IDelivery, IMaildrop, ISpool, IStagedMessage, ITransaction
@@ -150,18 +153,35 @@ def delivery_avatars(
 
 
 def maildrop_avatars(
-    spool: ISpool, book: IAddressBook, *, wait_seconds: float
+    spool: ISpool,
+    book: IAddressBook,
+    *,
+    wait_seconds: float,
+    terms: TermsBook | None = None,
+    from_retrieval: bool = False,
+    seconds: Callable[[], float] = time.time,
 ) -> Callable[[bytes | None, Client], Awaitable[tuple[IMaildrop, _Logout]]]:
     """
     A realm's factory of IMaildrop avatars.  There is none for an anonymous login.
 
     @param wait_seconds: how long another session of the same maildrop is waited for.
+    @param terms: None is nobody's: no delays, and nothing expires.
+    @param from_retrieval: messages expire so long after their first retrieval, not after their arrival.
+    @param seconds: since the epoch.
     """
 
     async def avatar(account: bytes | None, client: Client) -> tuple[IMaildrop, _Logout]:
         if account is None:
             raise LoginForbidden("a maildrop needs an account")
-        maildrop = await spool.open_maildrop(book.maildrop_of(account), wait_seconds)
+        name = book.maildrop_of(account)
+        maildrop = await spool.open_maildrop(name, wait_seconds)
+        if terms is not None:
+            try:
+                now = int(seconds() * 1_000_000)
+                maildrop = await visit.begin(maildrop, await terms.of(name), from_retrieval=from_retrieval, now=now)
+            except BaseException:
+                maildrop.release()
+                raise
         return maildrop, maildrop.release
 
     return avatar

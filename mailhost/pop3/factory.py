@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 
 from mailhost.envelope import Client
 from mailhost.events import Observer, unobserved
 from mailhost.interfaces import ILogin
-from mailhost.limits import Limits
+from mailhost.limits import Limits, Offered
 from mailhost.pop3 import replies
 from mailhost.pop3.session import Session
 from mailhost.pop3.texts import ENGLISH_TAG, shipped
@@ -31,6 +33,7 @@ class POP3Factory(ConversationFactory):
         implicit_tls: bool = False,
         plaintext_login: bool = False,
         language: bytes = ENGLISH_TAG,
+        offered: Callable[[], Offered] = Offered,
     ) -> None:
         """
         @param login: whose avatars are IMaildrop.
@@ -40,6 +43,7 @@ class POP3Factory(ConversationFactory):
         @param implicit_tls: the endpoint speaks TLS from the first octet (RFC 8314 3.2).
         @param plaintext_login: take passwords without TLS too.
         @param language: what `LANG *` means.
+        @param offered: the terms that CAPA names before a login, asked for each time.
         @raise ValueError: there is no such language.
         """
         super().__init__(
@@ -54,6 +58,7 @@ class POP3Factory(ConversationFactory):
         self._login = login
         self._greeting = replies.greeting(hostname)
         self._plaintext_login = plaintext_login
+        self._offered = offered
         self._languages = shipped()
         preferred = self._languages.find(language)
         if preferred is None:
@@ -73,6 +78,7 @@ class POP3Factory(ConversationFactory):
             plaintext_login=self._plaintext_login,
             languages=self._languages,
             preferred_language=self._preferred_language,
+            offered=self._offered,
         )
 
     def too_many(self) -> bytes:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mailhost import refusal, sasl
+from mailhost.limits import Offered
 from mailhost.pop3.grammar import BadSyntax
 from mailhost.pop3.texts import Language
 from mailhost.refusal import Refusal
@@ -18,6 +19,8 @@ from mailhost.wire.conversation import Then
 
 # What a refusal may add to its reply; with the reply's own text this stays under 512 octets.
 _DETAIL_OCTETS = 300
+
+NO_TERMS = Offered()
 
 
 class Reply(NamedTuple):
@@ -96,13 +99,14 @@ def greeting(hostname: str) -> Reply:
     return _ok(hostname.encode("ascii") + b" ready")
 
 
-def capabilities(mechanisms: Sequence[bytes], *, stls: bool) -> Reply:
+def capabilities(mechanisms: Sequence[bytes], *, stls: bool, offered: Offered = NO_TERMS) -> Reply:
     """
     CAPA (RFC 2449 5).
 
     What can be used before a login is named in both states, but for STLS, which RFC 2595 4 has only where it is permitted.
 
     @param mechanisms: that can be used now; with PLAIN, so can USER and PASS.
+    @param offered: before a login everybody's terms, after it the account's.
     """
     names = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING", b"LANG"]
     if stls:
@@ -113,10 +117,18 @@ def capabilities(mechanisms: Sequence[bytes], *, stls: bool) -> Reply:
     names.append(b"UTF8 USER" if b"PLAIN" in mechanisms else b"UTF8")
     if mechanisms:
         names.append(b"SASL " + b" ".join(mechanisms))
-    names.append(b"EXPIRE NEVER")
+    names.extend(_terms(offered))
     # Without a version: who wants to know it wants to know what it is vulnerable to.
     names.append(b"IMPLEMENTATION mailhost")
     return _lines(b"+OK capabilities follow\r\n", names)
+
+
+def _terms(offered: Offered) -> Iterable[bytes]:
+    """LOGIN-DELAY, if there is any, and EXPIRE (RFC 2449 6.5, 6.7); USER says that a login may learn of other values."""
+    delay, days = offered.terms
+    if delay:
+        yield b"LOGIN-DELAY %d" % delay + (b" USER" if offered.delay_varies else b"")
+    yield (b"EXPIRE NEVER" if days is None else b"EXPIRE %d" % days) + (b" USER" if offered.expire_varies else b"")
 
 
 def language_list(lines: Iterable[bytes]) -> Reply:

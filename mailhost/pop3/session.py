@@ -23,8 +23,8 @@ from twisted.internet.interfaces import IReactorTime
 from mailhost import sasl
 from mailhost.envelope import TLS, Client
 from mailhost.events import Bug, MessageRetrieved, MessagesDeleted, Observer, SessionEnded, Trouble
-from mailhost.interfaces import IContent, ILoggedIn, ILogin, IMaildrop, Listing
-from mailhost.limits import Limits
+from mailhost.interfaces import IContent, ILoggedIn, ILogin, IMaildrop, IVisit, Listing
+from mailhost.limits import Limits, Offered, Terms
 from mailhost.octets import BareLineFeed, LineTooLong, Unread
 from mailhost.pop3 import grammar, listings, replies
 from mailhost.pop3.replies import Reply
@@ -68,11 +68,13 @@ class Session:
         plaintext_login: bool,
         languages: Languages,
         preferred_language: Language = ENGLISH,
+        offered: Callable[[], Offered] = Offered,
     ) -> None:
         """
         @param stls: TLS can be started.
         @param languages: that LANG offers; a session begins in English.
         @param preferred_language: what `LANG *` means.
+        @param offered: the terms that hold before a login.
         @param plaintext_login: passwords are taken without TLS too; for loopback and tests.
         """
         self._out = out
@@ -86,12 +88,14 @@ class Session:
         self._plaintext_login = plaintext_login
         self._languages = languages
         self._preferred_language = preferred_language
+        self._offered = offered
 
         self.state = State.AUTHORIZATION
         self._username: bytes | None = None  # between USER and PASS
         self._exchange: sasl.Exchange | None = None  # while a SASL response is waited for
         self._logged_in: ILoggedIn | None = None
         self._maildrop: IMaildrop
+        self._visit: IVisit | None = None  # the maildrop, where it knows the login's terms
         self._listing: Listing | None = None
         self._deleted: set[int] = set()
         self._deleted_octets = 0
@@ -250,7 +254,10 @@ class Session:
     async def _capa(self, argument: bytes) -> Reply:
         grammar.nothing(argument)
         stls = self._stls and self._client.tls is None and self.state is State.AUTHORIZATION
-        return replies.capabilities(self._mechanisms(), stls=stls)
+        offered = self._offered()
+        if self.state is State.TRANSACTION:
+            offered = Offered(self._visit.terms if self._visit is not None else Terms())
+        return replies.capabilities(self._mechanisms(), stls=stls, offered=offered)
 
     async def _start_tls(self, argument: bytes) -> Reply:
         grammar.nothing(argument)
@@ -316,6 +323,7 @@ class Session:
         self._maildrop = logged_in.avatar
         self._client = self._client._replace(account=logged_in.account)
         self.state = State.TRANSACTION
+        self._visit = self._maildrop if IVisit.providedBy(self._maildrop) else None
         self._maildrop.when_wanted(self._wanted)
         return replies.LOGGED_IN
 
@@ -392,7 +400,10 @@ class Session:
         listing = await self._listed()
         reply = await self._send(content, replies.octets_follow(content.octets), None)
         self._retrieved += 1
-        self._observer(MessageRetrieved(self._client, listing.unique_ids[number - 1], content.octets))
+        unique_id = listing.unique_ids[number - 1]
+        if self._visit is not None:
+            self._visit.retrieved(unique_id)
+        self._observer(MessageRetrieved(self._client, unique_id, content.octets))
         return reply
 
     async def _top(self, argument: bytes) -> Reply:

@@ -7,9 +7,11 @@ import base64
 import pytest
 from fakes_pop3 import NAME, PASSWORD, TLS_CREATOR, FakeMaildrop, Host, ask, raises, waits
 from twisted.internet.defer import Deferred
+from zope.interface import alsoProvides
 
 from mailhost import refusal
 from mailhost.events import Bug, MessageRetrieved, MessagesDeleted, SessionEnded, Trouble
+from mailhost.interfaces import IVisit
 from mailhost.limits import Limits
 from mailhost.testing.transport import FakeTransport
 
@@ -91,6 +93,20 @@ class TestVisit:
         (client,) = host.login.clients
         assert (client.host, client.protocol, client.listener) == ("192.0.2.7", "pop3", "pop3-test")
         assert client.tls is not None
+
+
+class TestVisits:
+    def test_what_was_retrieved_is_told(self) -> None:
+        """A maildrop on terms hears of each message that has left whole; TOP is no retrieval, and neither is a failure."""
+        host = Host([b"Subject: one\r\n\r\n1\r\n", b"Subject: two\r\n\r\n2\r\n"])
+        alsoProvides(host.maildrop, IVisit)
+        told: list[str] = []
+        host.maildrop.retrieved = told.append  # type: ignore[attr-defined]
+        transport = host.logged_in()
+        ask(transport, b"TOP 1 0\r\nRETR 2\r\nRETR 3\r\n")
+        host.maildrop.contents[0].on_read = raises(refusal.ContentDamaged())
+        ask(transport, b"RETR 1\r\n")
+        assert told == ["uid2"]
 
 
 class TestMarks:

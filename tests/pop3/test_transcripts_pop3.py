@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from fakes_pop3 import TLS_CREATOR, Host, raises
+from zope.interface import alsoProvides
 
 from mailhost import refusal
+from mailhost.interfaces import IVisit
+from mailhost.limits import Offered, Terms
 from mailhost.testing import transcript
 from mailhost.testing.transcript import Stage, Transcript
 
@@ -23,13 +26,19 @@ MESSAGES = [
 
 def build(settings: frozenset[str]) -> Stage:
     """A host as `-- with` says."""
-    known = {"stls", "no-plaintext", "in-use", "accounts-away", "empty", "update-fails", "damaged"}
+    known = {"stls", "no-plaintext", "in-use", "accounts-away", "empty", "update-fails", "damaged", "terms", "too-soon"}
     assert settings <= known, settings - known
     host = Host(
         [] if "empty" in settings else MESSAGES,
         tls=TLS_CREATOR if "stls" in settings else None,
         plaintext_login="no-plaintext" not in settings,
+        offered=(lambda: Offered(Terms(900, 30), delay_varies=True)) if "terms" in settings else Offered,
     )
+    if "terms" in settings:
+        alsoProvides(host.maildrop, IVisit)
+        host.maildrop.terms = Terms(60, None)  # type: ignore[attr-defined]
+    if "too-soon" in settings:
+        host.login.on_log_in = raises(refusal.LoginTooSoon())
     if "in-use" in settings:
         host.login.on_log_in = raises(refusal.MaildropInUse())
     if "accounts-away" in settings:
