@@ -24,23 +24,27 @@ class Quotas:
     def __init__(
         self,
         *,
-        first_domain: str,
+        domains: Sequence[str],
         default: Quota = _NO_LIMIT,
-        domains: Mapping[str, Quota] | None = None,
-        accounts: Sequence[IQuotas] = (),
+        of_domains: Mapping[str, Quota] | None = None,
+        of_accounts: Sequence[IQuotas] = (),
         permanent: bool = False,
     ) -> None:
         """
-        @param first_domain: an account without a domain belongs to this one.
-        @param accounts: asked in order; the first that knows decides.
+        @param domains: ours; an account without a domain belongs to the first one.
+        @param of_accounts: asked in order; the first that knows decides.
         @param permanent: a full maildrop is final (552), so that its senders learn of it at once; else they try again (452).
-        @raise ValueError: a domain that is none.
+        @raise ValueError: a quota is for a domain that is not ours.
         """
-        self._first_domain = canonical_domain(first_domain)
+        ours = [canonical_domain(domain) for domain in domains]
+        self._first_domain = ours[0]
         self._default = default
-        self._domains = {canonical_domain(domain): quota for domain, quota in (domains or {}).items()}
-        self._accounts = accounts
+        self._of_domains = {canonical_domain(domain): quota for domain, quota in (of_domains or {}).items()}
+        self._of_accounts = of_accounts
         self._permanent = permanent
+        for domain in self._of_domains:
+            if domain not in ours:
+                raise ValueError(f"{domain} is none of our domains ({', '.join(ours)})")
 
     async def check(self, spool: ISpool, maildrop: str, octets: int) -> None:
         """
@@ -61,13 +65,13 @@ class Quotas:
 
     async def _quota(self, maildrop: str) -> Quota:
         local_part, _, domain = maildrop.rpartition("@")
-        for accounts in self._accounts:
+        for accounts in self._of_accounts:
             quota = await accounts.quota(maildrop)
             if quota is None and domain == self._first_domain:
                 quota = await accounts.quota(local_part)
             if quota is not None:
                 return quota
-        return self._domains.get(domain, self._default)
+        return self._of_domains.get(domain, self._default)
 
 
 def _full(detail: str = "", *, permanent: bool) -> MaildropFull:

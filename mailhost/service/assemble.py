@@ -24,15 +24,16 @@ from mailhost.cred.realm import AvatarFactory, MailRealm
 from mailhost.cred.throttle import Throttle
 from mailhost.delivery.address_book import AddressBook
 from mailhost.delivery.avatar import delivery_avatars, maildrop_avatars
+from mailhost.delivery.quota import Quotas
 from mailhost.events import Observer, unobserved
 from mailhost.interfaces import IAddressBook, IDelivery, ILogin, IMaildrop, ISpool
 from mailhost.pop3.factory import POP3Factory
 from mailhost.service.certificates import ServerCertificate
-from mailhost.service.checkers import SeveralAccounts, accounts_of, make_checkers
+from mailhost.service.checkers import SeveralAccounts, accounts_of, make_checkers, quotas_of
 from mailhost.service.config import Config, ConfigError, Listen
 from mailhost.service.host import MailHost, Wiring
 from mailhost.service.listen import Door, SessionFactory
-from mailhost.smtp.factory import SMTPFactory
+from mailhost.smtp.factory import LMTPFactory, SMTPFactory
 from mailhost.spool.log.spool import LogSpool
 from mailhost.spool.memory import MemorySpool
 
@@ -47,6 +48,7 @@ class Spoken(NamedTuple):
 PROTOCOLS: Mapping[str, Spoken] = {
     "smtp": Spoken(partial(SMTPFactory, protocol="smtp"), IDelivery),
     "submission": Spoken(partial(SMTPFactory, protocol="submission", auth=True), IDelivery),
+    "lmtp": Spoken(LMTPFactory, IDelivery),
     "pop3": Spoken(POP3Factory, IMaildrop),
 }
 EVERYTHING = frozenset(PROTOCOLS)
@@ -140,7 +142,14 @@ class Assembly:
             return avatars
         book = self._given.address_book or _address_book(config, checkers, mail_in=IDelivery in wanted)
         ours = {
-            IDelivery: delivery_avatars(spool, book, hostname=config.hostname, clock=self._reactor),
+            IDelivery: delivery_avatars(
+                spool,
+                book,
+                hostname=config.hostname,
+                clock=self._reactor,
+                quotas=_quotas(config, checkers),
+                limits=config.limits,
+            ),
             IMaildrop: maildrop_avatars(spool, book, wait_seconds=config.limits.maildrop_wait_seconds),
         }
         return {**ours, **avatars}
@@ -226,3 +235,16 @@ def _address_book(config: Config, checkers: Sequence[ICredentialsChecker], *, ma
         )
     except ValueError as error:
         raise ConfigError(f"domains, aliases, catch_all or postmaster: {error}") from None
+
+
+def _quotas(config: Config, checkers: Sequence[ICredentialsChecker]) -> Quotas:
+    try:
+        return Quotas(
+            domains=config.domains,
+            default=config.quota.default,
+            of_domains=config.quota.domains,
+            of_accounts=quotas_of(checkers),
+            permanent=config.quota.permanent,
+        )
+    except ValueError as error:
+        raise ConfigError(f"quota, domains: {error}") from None

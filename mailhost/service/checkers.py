@@ -10,7 +10,7 @@ from twisted.cred.strcred import InvalidAuthType, findCheckerFactory
 from zope.interface import implementer
 
 from mailhost.cred.plugin import PasswdCheckerFactory
-from mailhost.interfaces import IAccounts
+from mailhost.interfaces import IAccounts, IQuotas
 from mailhost.service.config import Config, ConfigError
 
 
@@ -72,3 +72,8 @@ def accounts_of(checkers: Sequence[ICredentialsChecker]) -> IAccounts | None:
     if not several:
         return None
     return several[0] if len(several) == 1 else SeveralAccounts(several)
+
+
+def quotas_of(checkers: Sequence[ICredentialsChecker]) -> list[IQuotas]:
+    """Those of the checkers that keep quotas, in their order."""
+    return [quotas for checker in checkers if (quotas := IQuotas(checker, None)) is not None]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mailhost.limits import Limits
+from mailhost.limits import Limits, Quota
 from mailhost.service.structure import (
     NOT_IN_THE_FILE,
     Address,
@@ -26,7 +26,7 @@ from mailhost.service.structure import (
     structure,
 )
 
-ProtocolName = Literal["smtp", "submission", "pop3"]
+ProtocolName = Literal["smtp", "submission", "lmtp", "pop3"]
 TLSMode = Literal["none", "starttls", "implicit"]
 LogForm = Literal["text", "json"]
 
@@ -62,6 +62,16 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaTable:
+    """`[quota]`: how much a maildrop may hold whose account says nothing of it."""
+
+    default: Quota = field(default_factory=Quota)
+    domains: Mapping[str, Quota] = field(default_factory=dict)
+    permanent: bool = False
+    """A full maildrop is final for its senders."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of it.  Relative paths are relative to `directory`; `path` resolves them."""
 
@@ -76,6 +86,7 @@ class Config:
     postmaster: Address | None = None
     tls: TLSFiles | None = None
     limits: Limits = field(default_factory=Limits)
+    quota: QuotaTable = field(default_factory=QuotaTable)
     log: LogForm = "text"
     directory: str = field(default=".", metadata=NOT_IN_THE_FILE)
 
@@ -167,6 +178,8 @@ def _contradictions(config: Config) -> list[str]:
             problems.append(
                 f'[[listen]] {number}: tls = "{listen.tls}" wants [tls] with certificate and private_key, or tls = "none"'
             )
+        if listen.protocol == "lmtp" and _PORT_25.match(listen.endpoint):
+            problems.append(f"[[listen]] {number}: port 25 is SMTP's, and LMTP must not be there (RFC 2033 5)")
     if config.workers != 1:
         problems.append(
             f"workers = {config.workers}: this version runs one process; "
@@ -177,6 +190,7 @@ def _contradictions(config: Config) -> list[str]:
 
 # Another port each time.
 _ANY_PORT = re.compile(r"tcp6?:(port=)?0(:|$)")
+_PORT_25 = re.compile(r"tcp6?:(port=)?25(:|$)")
 
 
 def _doubled(values: list[Any]) -> list[Any]:

@@ -19,6 +19,8 @@ from cattrs.errors import ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 from twisted.internet import endpoints
 
+from mailhost.limits import Quota
+
 HostName = NewType("HostName", str)
 """Of the host itself, which stands in greetings: ASCII."""
 Domain = NewType("Domain", str)
@@ -150,6 +152,13 @@ def _checker(value: Any, _: Any) -> str:
     return value
 
 
+def _quota(value: Any, _: Any) -> Quota:
+    try:
+        return Quota.parse(value)
+    except (TypeError, ValueError):
+        raise Wrong(f'{_show(value)} is not a quota such as "5G", "10000/5G" or "-"') from None
+
+
 def _choice(kind: Any) -> Callable[[Any, Any], Any]:
     def check(value: Any, _: Any) -> Any:
         if value not in get_args(kind):
@@ -176,6 +185,7 @@ def _converter() -> Converter:
         (EndpointText, _endpoint),
         (SpoolText, _spool),
         (CheckerText, _checker),
+        (Quota, _quota),
     ):
         converter.register_structure_hook(kind, check)
     converter.register_structure_hook_factory(lambda kind: _generic(kind, Literal), _choice)

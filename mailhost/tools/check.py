@@ -48,7 +48,7 @@ def _warnings(config: Config) -> list[str]:
     warnings = [
         f"warning    {listen.name}: nobody can log in without TLS, and it has none"
         for listen in config.listen
-        if listen.protocol != "smtp" and listen.tls == "none" and not listen.plaintext_login
+        if listen.protocol not in ("smtp", "lmtp") and listen.tls == "none" and not listen.plaintext_login
     ]
     directory = config.spool_directory
     if directory is not None and not os.path.isdir(directory):

@@ -16,7 +16,7 @@ def test_example_file() -> None:
     accounts = passwd_format.parse("example", example.encode())
     assert accounts["ann@example.test"].verifier.matches(b"pencil")
     assert accounts["bob@example.test"].verifier.matches(b"secret")
-    assert accounts["bob@example.test"].fields == {"note": "leaves in May"}
+    assert accounts["bob@example.test"].fields == {"quota": "5G", "note": "leaves in May"}
 
 
 def test_figures() -> None:

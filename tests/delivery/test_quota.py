@@ -54,7 +54,7 @@ class QuotaTestCase(SynchronousTestCase):
             self.successResultOf(staged.commit())
 
     def quotas(self, default: Quota = Quota(), **settings: object) -> Quotas:  # noqa: B008 (a frozen value)
-        return Quotas(first_domain="example.test", default=default, **settings)
+        return Quotas(domains=["example.test", "other.test"], default=default, **settings)
 
     def taken(self, quotas: Quotas, name: str = "ann@example.test", octets: int = 0) -> None:
         self.successResultOf(quotas.check(self.spool, name, octets))
@@ -122,14 +122,14 @@ class WhichTests(QuotaTestCase):
     def test_none(self) -> None:
         """Where no quota holds the spool is not even asked."""
         self.fill("ann@example.test", 5)
-        self.taken(self.quotas(accounts=[Accounts()]), octets=1 << 60)
+        self.taken(self.quotas(of_accounts=[Accounts()]), octets=1 << 60)
         assert self.spool.calls["totals"] == 0
 
     def test_the_nearest(self) -> None:
         """The account's own before its domain's before the default; a hyphen in it lifts what is wider."""
         accounts = Accounts({"ann@example.test": Quota(messages=3), "bob@example.test": Quota()})
         quotas = self.quotas(
-            Quota(messages=1), domains={"Example.TEST": Quota(messages=2)}, accounts=[Accounts(), accounts]
+            Quota(messages=1), of_domains={"Example.TEST": Quota(messages=2)}, of_accounts=[Accounts(), accounts]
         )
         for name, most in {"ann@example.test": 3, "bare@example.test": 2, "cat@other.test": 1}.items():
             self.fill(name, most - 1)
@@ -143,14 +143,15 @@ class WhichTests(QuotaTestCase):
         """Its quota is that of the first domain's address, and of no other domain's."""
         self.fill("bare@example.test", 1)
         self.fill("bare@other.test", 1)
-        quotas = self.quotas(accounts=[Accounts({"bare": Quota(messages=1)})])
+        quotas = self.quotas(of_accounts=[Accounts({"bare": Quota(messages=1)})])
         self.full(quotas, "bare@example.test")
         self.taken(quotas, "bare@other.test")
 
-    def test_no_domain(self) -> None:
-        """A domain that is none is a mistake that is told at the start."""
-        with pytest.raises(ValueError, match="odepoint"):
-            self.quotas(domains={"\u2028.test": Quota()})
+    def test_not_our_domain(self) -> None:
+        """A quota for a domain that is not ours, or is none, is a mistake that is told at the start."""
+        for domain in ("far.example", "\u2028.test"):
+            with pytest.raises(ValueError, match=r"none of our domains|odepoint"):
+                self.quotas(of_domains={domain: Quota()})
 
 
 class TransactionTests(QuotaTestCase):

@@ -7,16 +7,22 @@ from typing import Any
 
 import pytest
 from twisted.cred.checkers import FilePasswordDB, InMemoryUsernamePasswordDatabaseDontUse
+from twisted.cred.credentials import Anonymous
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mailhost.interfaces import IAccounts
+from mailhost import envelope
+from mailhost.envelope import NO_PARAMETERS, NULL_REVERSE_PATH, Client
+from mailhost.interfaces import IAccounts, IQuotas
+from mailhost.limits import Quota
+from mailhost.refusal import MaildropFull
 from mailhost.service.assemble import MAIL_IN, MAIL_OUT, Assembly, Given
 from mailhost.service.checkers import SeveralAccounts, accounts_of, make_checkers
 from mailhost.service.config import Config, ConfigError, from_document
 from mailhost.service.host import MailHost
+from mailhost.smtp.factory import LMTPFactory
 from mailhost.spool.memory import MemorySpool
 
 
@@ -105,6 +111,48 @@ class AssemblyTests(SynchronousTestCase):
         with pytest.raises(ConfigError, match='add one that can, such as "passwd:passwd"'):
             self.host(Given(checkers=[FilePasswordDB("/nowhere")]))
         assert self.host(Given(checkers=[FilePasswordDB("/nowhere")]), MAIL_OUT)
+
+    def test_lmtp(self) -> None:
+        """Its own sessions, and a delivery as SMTP has it."""
+        host = self.host(Given(checkers=[Knows()]), MAIL_IN, listen=[{"protocol": "lmtp", "endpoint": "tcp:24"}])
+        (listener,) = host.listeners
+        assert type(listener.door.factory) is LMTPFactory
+        assert listener.door.factory.protocol_name == "lmtp"
+
+    def test_quotas(self) -> None:
+        """Those of the configuration, and those of checkers that keep some."""
+
+        @implementer(IQuotas)
+        class KnowsQuotas(Knows):
+            async def quota(self, address: str) -> Quota | None:
+                return Quota(messages=0) if address == "bob@example.test" else None
+
+        checker = KnowsQuotas()
+        for name in ("ann", "bob", "cat"):
+            checker.addUser(f"{name}@example.test".encode(), b"x")
+        quota = {"domains": {"example.test": "1/-"}, "permanent": True}
+        host = self.host(Given(checkers=[checker], spool=MemorySpool()), MAIL_IN, quota=quota)
+        self.successResultOf(host.spool.start())
+        client = Client("s1", "192.0.2.1", 4711, "smtp:25", "smtp")
+        login = host.listeners[0].door.factory._listener.login  # type: ignore[attr-defined]
+        delivery = self.successResultOf(Deferred.fromCoroutine(login.log_in(Anonymous(), client))).avatar
+
+        def rcpt(name: str) -> tuple[Any, Deferred[None]]:
+            transaction = self.successResultOf(delivery.transaction(client, NULL_REVERSE_PATH, NO_PARAMETERS))
+            path = envelope.Path(name, "example.test")
+            return transaction, Deferred.fromCoroutine(transaction.recipient(path, NO_PARAMETERS))
+
+        transaction, taken = rcpt("ann")
+        self.successResultOf(taken)
+        self.successResultOf(self.successResultOf(transaction.content()).commit())
+        for name in ("ann", "bob"):
+            full = self.failureResultOf(rcpt(name)[1], MaildropFull).value
+            assert not full.temporary
+
+    def test_a_quota_for_a_domain_that_is_not_ours(self) -> None:
+        """The operator is told which, and which are ours."""
+        with pytest.raises(ConfigError, match=r"^quota, domains: far.example is none of our domains \(example.test\)$"):
+            self.host(Given(checkers=[Knows()]), quota={"domains": {"far.example": "5G"}})
 
     def test_the_given_spool_is_used(self) -> None:
         """And no other is made."""

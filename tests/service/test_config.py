@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mailhost.limits import Limits
-from mailhost.service.config import Config, ConfigError, default_name, from_document, load
+from mailhost.limits import Limits, Quota
+from mailhost.service.config import Config, ConfigError, QuotaTable, default_name, from_document, load
 
 BAD = sorted((Path(__file__).parent.parent / "configs" / "bad").glob("*.toml"))
 SAMPLE = Path(__file__).parent.parent.parent / "etc" / "mailhost" / "mailhost.toml"
@@ -80,6 +80,14 @@ def test_every_limit_can_be_set(tmp_path: Path) -> None:
     assert config.limits == Limits(**dict.fromkeys(names, 17))
 
 
+def test_quotas(tmp_path: Path) -> None:
+    """None unless they are given; as text, for all, for domains."""
+    assert read(tmp_path, SMALLEST).quota == QuotaTable(Quota(), {}, False)
+    text = '[quota]\ndefault = "5M"\npermanent = true\ndomains = {"example.test" = "10/-"}\n'
+    quota = read(tmp_path, SMALLEST + text).quota
+    assert quota == QuotaTable(Quota(None, 5 << 20), {"example.test": Quota(10, None)}, True)
+
+
 def test_no_file_names_the_command_that_makes_one(tmp_path: Path) -> None:
     """A missing file is one line, with a way on."""
     with pytest.raises(ConfigError, match=r"nowhere.toml: No such file or directory; `mailhost init"):
@@ -122,7 +130,7 @@ def test_the_sample_configuration_is_complete() -> None:
     text = SAMPLE.read_text()
     missing = [
         name
-        for table in (Config, type(load(str(SAMPLE)).listen[0]), Limits)
+        for table in (Config, type(load(str(SAMPLE)).listen[0]), Limits, QuotaTable)
         for name in table.__dataclass_fields__
         if name != "directory" and name not in text
     ]
@@ -132,7 +140,9 @@ def test_the_sample_configuration_is_complete() -> None:
 def test_the_documented_keys_are_the_real_ones() -> None:
     """docs/configuration.md explains every key and limit, with the default that counts."""
     text = (SAMPLE.parent.parent.parent / "docs" / "configuration.md").read_text()
-    keys = {*Config.__dataclass_fields__} - {"directory", "tls", "limits", "listen"}
+    keys = {*Config.__dataclass_fields__} - {"directory", "tls", "limits", "listen", "quota"} | {
+        *QuotaTable.__dataclass_fields__
+    }
     assert [key for key in keys if f"| `{key}` |" not in text] == []
     documented = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE))
     documented.pop("workers", None)
