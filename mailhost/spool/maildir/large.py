@@ -105,11 +105,10 @@ class LargeFile:
             if self._failed is not None:
                 raise self._failed
             await self._threads.run(self._finish_in_thread)
-        except OSError as error:
-            self.abort()
-            raise refusal_of(error) from error
-        except BaseException:
-            self.abort()
+        except Exception as error:  # not GeneratorExit, at which nothing can be awaited
+            await self._abort()
+            if isinstance(error, OSError):
+                raise refusal_of(error) from error
             raise
 
     async def _all_written(self) -> None:
