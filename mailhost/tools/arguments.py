@@ -23,6 +23,7 @@ def spool(parser: argparse.ArgumentParser) -> None:
     _verb(verbs, "verify", "spool", "read every checksum, and compare the index with the segments")
     _verb(verbs, "repair", "spool", "put what is damaged into quarantine, and say which maildrops lost what")
     _verb(verbs, "rebuild-index", "spool", "make the index anew from the segments; the host must be stopped")
+    _verb(verbs, "compact", "spool", "give back the space of deleted messages now, as the host does by itself")
 
 
 def maildrop(parser: argparse.ArgumentParser) -> None:

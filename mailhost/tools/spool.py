@@ -218,4 +218,20 @@ def run_rebuild_index(parsed: argparse.Namespace) -> int:
     return 0
 
 
-VERBS = {"status": status, "verify": run_verify, "repair": run_repair, "rebuild-index": run_rebuild_index}
+# ---------------------------------------------------------------------------------------------------------- compaction
+
+
+def run_compact(parsed: argparse.Namespace) -> int:
+    gain = with_spool(existing(parsed.config), lambda spool: spool.compact())
+    line = f"{gain.segments} segments are gone, {octets_text(gain.octets)} are free again"
+    show(gain._asdict(), [line], as_json=parsed.json)
+    return 0
+
+
+VERBS = {
+    "status": status,
+    "verify": run_verify,
+    "repair": run_repair,
+    "rebuild-index": run_rebuild_index,
+    "compact": run_compact,
+}

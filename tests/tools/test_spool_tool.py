@@ -354,3 +354,13 @@ def test_damage_by_the_command_line(tool: Tool, config: Path, start: Callable[..
     listed = json.loads(Path(mended.out.rpartition("this list is in ")[2].strip()).read_text())
     assert [lost["maildrop"] for lost in listed] == ["ann@example.test"]
     assert (tool("verify").status, tool.json("status")["messages"]) == (0, 1)
+
+
+def test_compact(tool: Tool, config: Path, start: Callable[..., Any]) -> None:
+    """Beside a host: what its users have deleted is given back as far as the host is done with it."""
+    host = start(PROGRAM, "run", "--config", str(config))
+    send(host)
+    assert tool.json("compact").keys() == {"segments", "octets"}
+    assert tool("compact").out == "0 segments are gone, 0 octets are free again\n"
+    assert tool.json("verify")["good"]
+    assert host.end() == -signal.SIGTERM
