@@ -36,6 +36,7 @@ from mailhost.service.listen import Door, SessionFactory
 from mailhost.smtp.factory import LMTPFactory, SMTPFactory
 from mailhost.spool.log.spool import LogSpool
 from mailhost.spool.memory import MemorySpool
+from mailhost.wire.census import Census
 
 
 class Spoken(NamedTuple):
@@ -87,6 +88,7 @@ class Assembly:
         self._protocols = protocols
         self._given = given or Given()
         self._throttle = Throttle(reactor)
+        self._census = Census()
 
     def host(self, config: Config) -> MailHost:
         """
@@ -191,6 +193,7 @@ class Assembly:
             implicit_tls=implicit,
             plaintext_login=listen.plaintext_login,
         )
+        factory.census = self._census
         return Door(listen.name, listen.endpoint, factory, certificate if implicit else None)
 
     def _lives(

@@ -24,6 +24,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailhost.wire.census import Census
+
 # Twisted's own default of 50 loses connections when two hundred senders come at once.
 BACKLOG = 1024
 _WITH_BACKLOG = ("tcp:", "tcp6:", "unix:", "haproxy:tcp:", "haproxy:tcp6:", "haproxy:unix:")
@@ -35,6 +37,8 @@ class CannotListen(Exception):
 
 class SessionFactory(Protocol):
     """What `smtp.factory` and `pop3.factory` give."""
+
+    census: Census
 
     @property
     def connections(self) -> int: ...

@@ -49,7 +49,7 @@ _STEPS_PER_TURN = 100
 # Replies gathered before they go to the transport, so that a thousand pipelined LISTs are not held in memory.
 _GATHERED_OCTETS = 64 * 1024
 # How late a limit may be noticed.  A wake-up this rare costs nothing, even for ten thousand idle connections.
-_LOOK_SECONDS = 15.0
+_LOOK_SECONDS = 5.0
 
 
 class Then(enum.Enum):

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from mailhost.envelope import Client
 from mailhost.events import ConnectionRefused, Observer, unobserved
 from mailhost.limits import Limits
+from mailhost.wire.census import Census
 from mailhost.wire.conversation import Conversation, Output, Session
 
 
@@ -54,7 +55,8 @@ class ConversationFactory(ServerFactory):
         self.implicit_tls = implicit_tls
         self.draining = False
         self._conversations: set[Conversation] = set()
-        self._per_host: dict[str, int] = {}
+        self.census = Census()
+        """Who is connected; to be replaced by one for several listeners before anybody is."""
         self._drained: Deferred[None] | None = None
         # A session's name must not come again after a restart, or the log would mix two of them up.
         self._names = (f"{prefix}{number:x}" for prefix in [secrets.token_hex(4)] for number in itertools.count(1))
@@ -76,7 +78,7 @@ class ConversationFactory(ServerFactory):
         why = self._turned_away(host)
         if why:
             self.observer(ConnectionRefused(host, self.listener, why))
-            return _TurnedAway(self.too_many())
+            return _TurnedAway(b"" if self.implicit_tls else self.too_many())
         return Conversation(
             self._session_of,
             owner=self,
@@ -89,9 +91,9 @@ class ConversationFactory(ServerFactory):
     def _turned_away(self, host: str) -> str:
         if self.draining:
             return "draining"
-        if len(self._conversations) >= self.limits.connections:
+        if self.census.connections >= self.limits.connections:
             return "too many connections"
-        if host and self._per_host.get(host, 0) >= self.limits.connections_per_host:
+        if self.census.of(host) >= self.limits.connections_per_host:
             return "too many connections from this host"
         return ""
 
@@ -103,17 +105,11 @@ class ConversationFactory(ServerFactory):
 
     def opened(self, conversation: Conversation) -> None:
         self._conversations.add(conversation)
-        host = _host(conversation.transport.getPeer())
-        self._per_host[host] = self._per_host.get(host, 0) + 1
+        self.census.enter(_host(conversation.transport.getPeer()))
 
     def closed(self, conversation: Conversation) -> None:
         self._conversations.discard(conversation)
-        host = _host(conversation.transport.getPeer())
-        left = self._per_host.get(host, 0) - 1
-        if left > 0:
-            self._per_host[host] = left
-        else:
-            self._per_host.pop(host, None)
+        self.census.leave(_host(conversation.transport.getPeer()))
         if not self._conversations and self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)
@@ -153,12 +149,16 @@ class _TurnedAway(Protocol):
     """Says why and closes, without a session."""
 
     def __init__(self, octets: bytes) -> None:
+        """@param octets: what to say; nothing under implicit TLS, where it could only be said after a handshake to wait for."""
         self._octets = octets
 
     def connectionMade(self) -> None:
         transport = cast(Any, self.transport)
-        transport.write(self._octets)
-        transport.loseConnection()
+        if self._octets:
+            transport.write(self._octets)
+            transport.loseConnection()
+        else:
+            transport.abortConnection()
 
 
 def _host(address: object) -> str:

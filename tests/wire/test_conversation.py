@@ -270,6 +270,22 @@ class TestFactory:
         third = FakeTransport(factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 2)))  # type: ignore[arg-type]
         assert third.take() == b"hello\r\n"
 
+    def test_listeners_can_count_together(self, clock: Clock) -> None:
+        """What one listener took is no longer there for the other."""
+        first, second = (toy_factory(clock, Limits(connections=1)) for _ in range(2))
+        second.census = first.census
+        transport = FakeTransport(first.buildProtocol(None))  # type: ignore[arg-type]
+        turned_away = FakeTransport(second.buildProtocol(None))  # type: ignore[arg-type]
+        assert turned_away.take() == b"too many\r\n"
+        transport.lose()
+        assert FakeTransport(second.buildProtocol(None)).take() == b"hello\r\n"  # type: ignore[arg-type]
+
+    def test_one_too_many_under_tls_is_cut_at_once(self, clock: Clock) -> None:
+        """A handshake that never comes must not hold a connection that nobody counts."""
+        factory = toy_factory(clock, Limits(connections=0), implicit_tls=True)
+        turned_away = FakeTransport(factory.buildProtocol(None))  # type: ignore[arg-type]
+        assert turned_away.aborted
+
     def test_draining_ends_idle_sessions_at_once_and_others_at_their_boundary(self, clock: Clock) -> None:
         """Nothing half done, and the drain is over when the last one is gone."""
         factory = toy_factory(clock)
