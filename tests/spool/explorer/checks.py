@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mailhost.interfaces import IContent, IMaildrop, ISpool
 from mailhost.octets import Measure
 from mailhost.refusal import Refusal
-from tests.spool.explorer.promises import Deletion, Maildrop, Message, Promises, Said
+from tests.spool.explorer.promises import Deletion, Ledger, Maildrop, Message, Promises, Said
 
 _BLOCK_OCTETS = 3000
 
@@ -95,6 +95,21 @@ def found_as(maildrop: Maildrop, contents: Contents) -> list[str]:
     return sorted(name for name in maildrop.names if name is not None and name in contents)
 
 
+def settle(ledger: Ledger, contents: Contents) -> None:
+    """Nobody will answer any more what was not answered: what can be seen now is what has become of it, for good."""
+    for message in list(ledger.now.messages.values()):
+        if message.said is Said.NOTHING:
+            found = [found_as(ledger.now.maildrops[number], contents) for number in message.maildrops]
+            seen = {seen.unique_id for names in found for name in names for seen in contents[name]}
+            ledger.answered(message.unique_id, Said.YES if message.unique_id in seen else Said.NO)
+    for number, maildrop in list(ledger.now.maildrops.items()):
+        names = found_as(maildrop, contents)
+        ledger.may_be_named(number, *(names or [None]))
+        listed = {seen.unique_id for name in names for seen in contents[name]}
+        if maildrop.deletions and maildrop.deletions[-1].said is Said.NOTHING:
+            ledger.deleted(number, Said.NO if maildrop.deletions[-1].unique_ids & listed else Said.YES)
+
+
 def _names_broken(promises: Promises, contents: Contents) -> Iterator[str]:
     known = set()
     for maildrop in promises.maildrops.values():
@@ -110,21 +125,18 @@ def _names_broken(promises: Promises, contents: Contents) -> Iterator[str]:
 
 def _lists_broken(promises: Promises, contents: Contents) -> Iterator[str]:
     """Whatever is in a maildrop: belongs there, once, whole, in order."""
+    order = {unique_id: place for place, unique_id in enumerate(promises.messages)}
     for number, maildrop in promises.maildrops.items():
         for name in found_as(maildrop, contents):
             unique_ids = [seen.unique_id for seen in contents[name]]
             for unique_id, times in Counter(unique_ids).items():
                 if times > 1:
                     yield f"{name}: {unique_id} is there {times} times"
-            ordered = sorted(unique_ids, key=list(promises.messages).index) if _all_known(promises, unique_ids) else []
-            if ordered and ordered != unique_ids:
+            known = [order[unique_id] for unique_id in unique_ids if unique_id in order]
+            if known != sorted(known):
                 yield f"{name}: the order has changed"
             for seen in contents[name]:
                 yield from _content_broken(promises.messages.get(seen.unique_id), number, name, seen)
-
-
-def _all_known(promises: Promises, unique_ids: Iterable[str]) -> bool:
-    return promises.messages.keys() >= set(unique_ids)
 
 
 def _content_broken(message: Message | None, number: int, name: str, seen: Seen) -> Iterator[str]:
@@ -144,9 +156,12 @@ def _messages_broken(promises: Promises, contents: Contents) -> Iterator[str]:
     }
     for message in promises.messages.values():
         there = {number: message.unique_id in listed[number] for number in message.maildrops if number in listed}
+        undeleted = {
+            is_there for number, is_there in there.items() if not promises.is_deleting(number, message.unique_id)
+        }
         if message.said is Said.NO and any(there.values()):
             yield f"{message.unique_id} was refused and is there"
-        elif message.said is Said.NOTHING and len(set(there.values())) > 1:
+        elif message.said is Said.NOTHING and len(undeleted) > 1:
             yield f"{message.unique_id} was not answered and is in some of its maildrops only"
         elif message.said is Said.YES:
             for number, is_there in there.items():
@@ -165,6 +180,7 @@ def _presence_broken(unique_id: str, maildrop: Maildrop, is_there: bool) -> Iter
 
 def _deletions_broken(deletions: list[Deletion], listed: set[str]) -> Iterator[str]:
     for deletion in deletions:
-        left = deletion.unique_ids & listed
-        if deletion.said is Said.NOTHING and left not in (set(), deletion.unique_ids):
+        others = frozenset().union(*(other.unique_ids for other in deletions if other is not deletion))
+        alone = deletion.unique_ids - others
+        if deletion.said is Said.NOTHING and alone & listed not in (set(), alone):
             yield f"a deletion that was not answered has removed some of {sorted(deletion.unique_ids)} only"

@@ -95,8 +95,8 @@ class Simulation:
                 (secrets, "randbits", drawn.getrandbits),
                 (secrets, "token_bytes", drawn.randbytes),
                 (secrets, "token_hex", lambda octets: drawn.randbytes(octets).hex()),
-                (threads, "ThreadPool", lambda *_: _Pool(self)),
-                (committer, "queue", _instead_of(queue, SimpleQueue=lambda: _Jobs(self))),
+                (threads, "ThreadPool", lambda *_: _Pool(self.clockwork)),
+                (committer, "queue", _instead_of(queue, SimpleQueue=lambda: _Jobs(self.clockwork))),
                 (committer, "threading", _instead_of(threading, Thread=_NoThread)),
                 (writer, "perf_counter", lambda: self.clockwork.seconds()),
             ):
@@ -111,8 +111,9 @@ def _instead_of(module: Any, **changed: Any) -> Any:
 class _Pool:
     """In the place of a ThreadPool."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
+    def __init__(self, clockwork: Clockwork) -> None:
+        self._clockwork = clockwork
+        self._waiting: deque[Callable[[], None]] = deque()
 
     def start(self) -> None:
         pass
@@ -128,21 +129,28 @@ class _Pool:
             else:
                 ended(True, result)
 
-        self._simulation.clockwork.in_thread(job)
+        self._waiting.append(job)
+        self._clockwork.in_thread(self._do_one)
+
+    def _do_one(self) -> None:
+        if self._waiting:
+            self._waiting.popleft()()
 
     def stop(self) -> None:
-        pass
+        """What waits is done before this returns."""
+        while self._waiting:
+            self._do_one()
 
 
 class _Jobs:
     """In the place of a committer's queue: the clockwork takes its jobs."""
 
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
+    def __init__(self, clockwork: Clockwork) -> None:
+        self._clockwork = clockwork
 
     def put(self, job: Callable[[], None] | None) -> None:
         if job is not None:
-            self._simulation.clockwork.in_thread(job)
+            self._clockwork.in_thread(job)
 
 
 class _NoThread:

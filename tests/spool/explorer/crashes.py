@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
-from tests.spool.explorer.disk import Disk, Image, Names, Operation, Sync, Write, put
+from tests.spool.explorer.disk import Disk, Image, Move, Names, Operation, Sync, Write, put
 
 SECTOR_OCTETS = 512
 
@@ -51,7 +51,8 @@ def unsynced(operations: Sequence[Operation]) -> list[int]:
     doubtful: set[int] = set()
     for index, operation in enumerate(operations):
         if not isinstance(operation, Sync):
-            pending.setdefault(operation.inode, []).append(index)
+            for inode in _changed(operation):
+                pending.setdefault(inode, []).append(index)
         elif operation.failed:
             doubtful.update(pending.pop(operation.inode, ()))
         else:
@@ -60,7 +61,14 @@ def unsynced(operations: Sequence[Operation]) -> list[int]:
     for index, operation in enumerate(operations):
         if isinstance(operation, Names) and index not in free:
             free.discard(operation.requires)
+        elif isinstance(operation, Move) and not all(index in pending.get(inode, ()) for inode in _changed(operation)):
+            free.discard(index)  # either of its directories was synced
     return sorted(free)
+
+
+def _changed(operation: Operation) -> Sequence[int]:
+    """Inodes of which each has to be synced, or either of a move's."""
+    return (operation.inode, operation.source) if isinstance(operation, Move) else (operation.inode,)
 
 
 def what_is_left(disk: Disk, crash: Crash) -> Image:

@@ -43,13 +43,24 @@ class Names(NamedTuple):
     """The operation without which this one cannot have happened: a name moves to another directory before it leaves its own."""
 
 
+class Move(NamedTuple):
+    """A directory moved to another one, at once: no file system shows a directory twice."""
+
+    inode: int
+    """Of the directory that it moves to."""
+    name: str
+    source: int
+    old_name: str
+    target: int
+
+
 class Sync(NamedTuple):
     inode: int
     failed: bool = False
     """Then what it was to make durable may be lost, whatever later syncs say."""
 
 
-Operation = Write | Truncate | Names | Sync
+Operation = Write | Truncate | Names | Move | Sync
 
 
 class Image(NamedTuple):
@@ -86,6 +97,10 @@ class Image(NamedTuple):
                         self.directories[inode].pop(name, None)
                     else:
                         self.directories[inode][name] = target
+            case Move(inode, name, source, old_name, target):
+                self.modified[source] = when
+                self.directories[source].pop(old_name, None)
+                self.directories[inode][name] = target
 
     def tree(self, inode: int = ROOT, path: str = "") -> dict[str, bytes | None]:
         """Path to a file's octets, or to None for a directory."""
@@ -267,6 +282,8 @@ class SimulatedFiles(Files):
         (source, old_name), (target, new_name) = self._place(old), self._place(new)
         if source == target:
             return self.disk.perform(Names(source, ((old_name, None), (new_name, inode))))
+        if inode in self.disk.now.directories:
+            return self.disk.perform(Move(target, new_name, source, old_name, inode))
         self.disk.perform(Names(target, ((new_name, inode),)))
         return self.disk.perform(Names(source, ((old_name, None),), len(self.disk.operations) - 1))
 
@@ -275,7 +292,8 @@ class SimulatedFiles(Files):
             self.before_renaming_index()
             return super().unlink(path)
         self._live()
-        self._find(path)
+        if self._find(path) in self.disk.now.directories:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         directory, name = self._place(path)
         return self.disk.perform(Names(directory, ((name, None),)))
 

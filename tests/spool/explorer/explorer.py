@@ -206,9 +206,9 @@ class Aftermath:
         sentences = []
         for name in {*self.contents, NEW}:
             before, after = self.contents.get(name, []), found.get(name, [])
-            if after[:-1] != before:
+            if after[: len(before)] != before:
                 sentences.append(f"{name}: another start has changed what is there")
-            elif not _is_probe(after[-1]) or after[-1].unique_id in {seen.unique_id for seen in before}:
+            elif len(after) != len(before) + 1 or not _is_probe(after[-1], before):
                 sentences.append(f"{name}: what was delivered after the crash is not there")
         return sentences
 
@@ -228,8 +228,8 @@ class Aftermath:
         await staged.commit()
 
 
-def _is_probe(seen: Seen) -> bool:
-    return seen.wire == _FIELDS + _PROBE
+def _is_probe(seen: Seen, before: list[Seen]) -> bool:
+    return seen.wire == _FIELDS + _PROBE and seen.unique_id not in {other.unique_id for other in before}
 
 
 async def _start(spool: ISpool) -> None:

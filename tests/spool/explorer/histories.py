@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.spool.explorer.workloads import ANN, BOB, CLEO, LARGE_OCTETS, Workload, World
+
+_LARGE = LARGE_OCTETS + 500
+"""In wire form and in plain form."""
 
 
 def delivery(world: World) -> Iterator[Any]:
@@ -35,8 +38,8 @@ def large(world: World) -> Iterator[Any]:
     """Messages that go a way of their own, beside small ones."""
     yield world.start()
     yield world.create(ANN)
-    yield world.deliver(ANN, octets=LARGE_OCTETS + 1)
-    yield world.deliver_at_once([ANN, BOB], [ANN], octets=LARGE_OCTETS * 2)
+    yield world.deliver(ANN, octets=_LARGE)
+    yield world.deliver_at_once([ANN, BOB], [ANN], octets=2 * _LARGE)
     yield world.deliver(ANN)
     yield world.delete(ANN, 0, 2)
     yield world.stop()
@@ -85,26 +88,45 @@ def restarts(world: World) -> Iterator[Any]:
 
 def kills(world: World) -> Iterator[Any]:
     """Processes that end with something under way, and those that take over from them."""
-    yield world.start()
-    yield world.deliver(ANN)
-    for point in "content.written", "group.written", "segment.created", "group.synced", "large.synced", "large.renamed":
-        yield world.die_at(
-            point, world.deliver_at_once([ANN, BOB], [ANN], octets=LARGE_OCTETS + 1 if "large" in point else 900)
-        )
-        yield world.start()
-        yield world.settle()
+    points = "content.written", "group.written", "segment.created", "group.synced", "large.synced", "large.renamed"
+    yield from _killed_at(world, points)
+    # One that takes over while nothing can be written is not helped by what it would write.
     yield world.die_at("sync", world.deliver(ANN))
     yield world.start(("write", errno.ENOSPC))
     yield world.settle()
     yield world.deliver(ANN)
     yield world.die_at("sync", world.stop())
+    yield from _taken_over(world)
+    yield from _killed_in_quit(world, "quit.synced")
+
+
+def kills_of_maildirs(world: World) -> Iterator[Any]:
+    """The same where the instants have other names."""
+    points = "content.written", "group.written", "intent.synced", "group.renamed", "group.synced", "large.synced"
+    yield from _killed_at(world, points)
+    yield from _killed_in_quit(world, "quit.written")
+
+
+def _killed_at(world: World, points: Sequence[str]) -> Iterator[Any]:
     yield world.start()
-    yield world.settle()
-    yield world.die_at("quit.synced", world.delete(ANN, 0, 1))
-    yield world.start()
-    yield world.settle()
     yield world.deliver(ANN)
+    for point in points:
+        octets = _LARGE if "large" in point else 900
+        yield world.die_at(point, world.deliver_at_once([ANN, BOB], [ANN], octets=octets))
+        yield from _taken_over(world)
+
+
+def _killed_in_quit(world: World, point: str) -> Iterator[Any]:
+    for indexes in [0, 1], [0]:
+        yield world.deliver_at_once([ANN], [ANN], [ANN])
+        yield world.die_at(point, world.delete(ANN, *indexes))
+        yield from _taken_over(world)
     yield world.stop()
+
+
+def _taken_over(world: World) -> Iterator[Any]:
+    yield world.start()
+    yield world.settle()
 
 
 def failures(world: World) -> Iterator[Any]:
@@ -115,9 +137,39 @@ def failures(world: World) -> Iterator[Any]:
         yield world.failing(operation, code, world.deliver_at_once([ANN], [ANN, BOB]))
         yield world.deliver(ANN, octets=500)
     yield world.failing("sync", errno.EIO, world.delete(ANN, 0))
-    yield world.failing("sync_directory", errno.EIO, world.deliver(BOB, octets=LARGE_OCTETS + 1))
+    for operation in "write", "sync", "rename", "sync_directory":
+        yield world.failing(operation, errno.EIO, world.deliver(BOB, octets=_LARGE))
     yield world.deliver(BOB)
     yield world.stop()
 
 
-LOG: list[Workload] = [delivery, deletion, large, roll_over, names, restarts, kills, failures]
+def failures_of_maildirs(world: World) -> Iterator[Any]:
+    """The same; every operation may be the one that fails."""
+    yield world.start()
+    yield world.deliver_at_once([ANN], [ANN], [ANN, BOB])
+    for operation in "create", "write", "sync", "rename", "sync_directory":
+        yield world.failing(operation, errno.EIO, world.deliver(ANN))
+        yield world.failing(operation, errno.EIO, world.deliver_at_once([ANN], [ANN, BOB]))
+        yield world.failing(operation, errno.EIO, world.deliver(BOB, octets=_LARGE))
+    for operation in "sync", "sync_directory":
+        yield world.failing(operation, errno.EIO, world.delete(ANN, 0, 1))
+    yield world.failing("sync_directory", errno.EIO, world.delete(ANN, 0))
+    yield world.deliver(BOB)
+    yield world.stop()
+
+
+def maildirs_of_others(world: World) -> Iterator[Any]:
+    """Maildirs that are there when a spool is made around them."""
+    yield world.start()
+    yield world.create(ANN)
+    yield world.create(BOB)
+    yield world.stop()
+    world.lose_durably(".mailhost")
+    yield world.start()
+    yield world.deliver(ANN, BOB)
+    yield world.stop()
+
+
+_ALL = [delivery, deletion, large, roll_over, names, restarts]
+LOG: list[Workload] = [*_ALL, kills, failures]
+MAILDIR: list[Workload] = [*_ALL, maildirs_of_others, kills_of_maildirs, failures_of_maildirs]

@@ -8,6 +8,7 @@ from typing import Any
 from mailhost.events import Event
 from mailhost.interfaces import ISpool
 from mailhost.spool.log.spool import LogSpool
+from mailhost.spool.maildir.spool import MaildirSpool
 from tests.spool.explorer.disk import SimulatedFiles
 from tests.spool.explorer.workloads import LARGE_OCTETS
 
@@ -16,6 +17,7 @@ class Log:
     """A new segment every few messages; groups are committed by the thread, or in the reactor's turn."""
 
     index = "index.sqlite3"
+    shows_durable_only = True
 
     def __init__(self, *, in_turn: bool = False) -> None:
         self._in_turn = in_turn
@@ -35,3 +37,16 @@ class Log:
     def bury(self, spool: ISpool) -> None:
         assert isinstance(spool, LogSpool)
         spool._index.close()
+
+
+class Maildirs:
+    """One Maildir for each maildrop."""
+
+    index = "none.sqlite3"
+    shows_durable_only = False  # other programs do not either
+
+    def make(self, directory: str, reactor: Any, observer: Callable[[Event], None], files: SimulatedFiles) -> ISpool:
+        return MaildirSpool(directory, reactor=reactor, observer=observer, large_octets=LARGE_OCTETS, files=files)
+
+    def bury(self, spool: ISpool) -> None:
+        pass

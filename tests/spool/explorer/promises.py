@@ -55,6 +55,10 @@ class Promises:
     maildrops: dict[int, Maildrop] = field(default_factory=dict)
     """By a number that never changes."""
 
+    def is_deleting(self, number: int, unique_id: str) -> bool:
+        """Whether anybody has asked to delete this message there."""
+        return any(unique_id in deletion.unique_ids for deletion in self.maildrops[number].deletions)
+
 
 class Ledger:
     """Entries are functions that change promises, in the order in which they were made."""

@@ -20,9 +20,9 @@ from mailhost.events import Event
 from mailhost.interfaces import IMaildrop, ISpool
 from mailhost.octets import Measure
 from mailhost.refusal import Refusal
-from tests.spool.explorer.checks import broken, found_as, look
+from tests.spool.explorer.checks import broken, found_as, look, settle
 from tests.spool.explorer.clockwork import Simulation
-from tests.spool.explorer.disk import Disk, Killed, SimulatedFiles
+from tests.spool.explorer.disk import ROOT, Disk, Killed, Names, SimulatedFiles, Sync
 from tests.spool.explorer.index_history import IndexHistory
 from tests.spool.explorer.promises import Ledger, Message, Said
 
@@ -40,6 +40,8 @@ class Kind(Protocol):
 
     index: str
     """The name of its SQLite index in its directory."""
+    shows_durable_only: bool
+    """Whether a process that takes over makes durable what it found before it shows it."""
 
     def make(
         self, directory: str, reactor: Any, observer: Callable[[Event], None], files: SimulatedFiles
@@ -126,26 +128,16 @@ class World:
         assert not self.files.failures, f"no {operation} was asked for"
 
     async def settle(self) -> None:
-        """After a kill: what a client can see now must not change any more."""
+        """After a kill: what a client can see now must not change any more, where the spool promises that."""
         contents = await look(self.spool)
         wrong = broken(self.ledger.now, contents)
         assert not wrong, wrong
-        for message in list(self.ledger.now.messages.values()):
-            if message.said is Said.NOTHING:
-                there = any(
-                    message.unique_id in {seen.unique_id for seen in contents[name]}
-                    for number in message.maildrops
-                    for name in found_as(self.ledger.now.maildrops[number], contents)
-                )
-                self.ledger.answered(message.unique_id, Said.YES if there else Said.NO)
-        for number, maildrop in list(self.ledger.now.maildrops.items()):
-            found = found_as(maildrop, contents)
-            self.ledger.may_be_named(number, *(found or [None]))
+        if not self.kind.shows_durable_only:
+            return
+        settle(self.ledger, contents)
+        for number, maildrop in self.ledger.now.maildrops.items():
             self._named = {name: named for name, named in self._named.items() if named != number}
-            self._named |= dict.fromkeys(found, number)
-            listed = {seen.unique_id for name in found for seen in contents[name]}
-            if maildrop.deletions and maildrop.deletions[-1].said is Said.NOTHING:
-                self.ledger.deleted(number, Said.NO if maildrop.deletions[-1].unique_ids & listed else Said.YES)
+            self._named |= dict.fromkeys(found_as(maildrop, contents), number)
 
     def lose_index(self) -> None:
         """By an operator, while the spool is stopped."""
@@ -154,6 +146,12 @@ class World:
             path = self.history.path + suffix
             if os.path.exists(path):
                 os.unlink(path)
+
+    def lose_durably(self, name: str) -> None:
+        """The same, of something else in the spool's directory; and this is synced."""
+        inode = self.disk.now.directories[ROOT][os.path.basename(self.directory)]
+        self.disk.perform(Names(inode, ((name, None),)))
+        self.disk.perform(Sync(inode))
 
     # -- mail in
 
