@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -36,12 +35,15 @@ def test_nothing_of_it_is_loaded():
 
 def pytest_run(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_theirs.py").write_text(source)
-    installed = any(one.value == "mailhost.testing.pytest_plugin" for one in entry_points(group="pytest11"))
-    plugin = [] if installed else ["-p", "mailhost.testing.pytest_plugin"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # the plugin is named below, so that it need not be installed
+    }
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "mailhost.testing.pytest_plugin"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=120,
