@@ -25,11 +25,14 @@ from mailhost.cred.throttle import Throttle
 from mailhost.delivery.address_book import AddressBook
 from mailhost.delivery.avatar import delivery_avatars, maildrop_avatars
 from mailhost.delivery.quota import Quotas
+from mailhost.delivery.retention import Retention
+from mailhost.delivery.terms import TermsBook
 from mailhost.events import Observer, unobserved
 from mailhost.interfaces import IAddressBook, IDelivery, ILogin, IMaildrop, ISpool
+from mailhost.pop3 import texts
 from mailhost.pop3.factory import POP3Factory
 from mailhost.service.certificates import ServerCertificate
-from mailhost.service.checkers import SeveralAccounts, accounts_of, make_checkers, quotas_of
+from mailhost.service.checkers import SeveralAccounts, accounts_of, make_checkers, quotas_of, terms_of
 from mailhost.service.config import Config, ConfigError, Listen
 from mailhost.service.host import MailHost, Wiring
 from mailhost.service.listen import Door, SessionFactory
@@ -122,19 +125,26 @@ class Assembly:
         if not listeners and config.listen:
             raise ConfigError(f"no [[listen]] is for {' or '.join(sorted(self._protocols))}")
 
+        terms = _terms(config, checkers)
         portal = self._given.portal
         if portal is None:
-            realm = MailRealm(self._avatars(config, listeners, spool, checkers))
+            realm = MailRealm(self._avatars(config, listeners, spool, checkers, terms))
             portal = build_portal(realm, checkers, self.observer)
         avatars = {PROTOCOLS[listen.protocol].avatar for listen in listeners}
         logins = {avatar: self._login(portal, avatar, config) for avatar in avatars}
         doors = [
-            self._door(listen, config, logins[PROTOCOLS[listen.protocol].avatar], certificate) for listen in listeners
+            self._door(listen, config, logins[PROTOCOLS[listen.protocol].avatar], certificate, terms)
+            for listen in listeners
         ]
-        return Wiring(doors, *self._lives(checkers, certificate))
+        return Wiring(doors, *self._lives(checkers, certificate, self._retention(config, spool, terms)))
 
     def _avatars(
-        self, config: Config, listeners: Sequence[Listen], spool: ISpool, checkers: Sequence[ICredentialsChecker]
+        self,
+        config: Config,
+        listeners: Sequence[Listen],
+        spool: ISpool,
+        checkers: Sequence[ICredentialsChecker],
+        terms: TermsBook,
     ) -> dict[type[Interface], AvatarFactory]:
         """What each kind of login gets: what was given, else our own over the spool and an address book."""
         given = {IDelivery: self._given.delivery, IMaildrop: self._given.maildrop}
@@ -152,7 +162,14 @@ class Assembly:
                 quotas=_quotas(config, checkers),
                 limits=config.limits,
             ),
-            IMaildrop: maildrop_avatars(spool, book, wait_seconds=config.limits.maildrop_wait_seconds),
+            IMaildrop: maildrop_avatars(
+                spool,
+                book,
+                wait_seconds=config.limits.maildrop_wait_seconds,
+                terms=terms,
+                from_retrieval=config.pop3.expire_from == "retrieval",
+                seconds=self._reactor.seconds,
+            ),
         }
         return {**ours, **avatars}
 
@@ -180,8 +197,18 @@ class Assembly:
         paths = config.path(config.tls.certificate), config.path(config.tls.private_key)
         return checkers, ServerCertificate(*paths, self.observer)
 
-    def _door(self, listen: Listen, config: Config, login: ILogin, certificate: _Certificate) -> Door:
+    def _retention(self, config: Config, spool: ISpool, terms: TermsBook) -> Retention:
+        return Retention(
+            spool,
+            terms,
+            reactor=self._reactor,
+            from_retrieval=config.pop3.expire_from == "retrieval",
+            observer=self.observer,
+        )
+
+    def _door(self, listen: Listen, config: Config, login: ILogin, certificate: _Certificate, terms: TermsBook) -> Door:
         implicit = listen.tls == "implicit"
+        own = _of_pop3(config, terms) if listen.protocol == "pop3" else {}
         factory = PROTOCOLS[listen.protocol].factory(
             login=login,
             hostname=config.hostname,
@@ -192,16 +219,17 @@ class Assembly:
             tls=certificate if listen.tls == "starttls" else None,
             implicit_tls=implicit,
             plaintext_login=listen.plaintext_login,
+            **own,
         )
         factory.census = self._census
         return Door(listen.name, listen.endpoint, factory, certificate if implicit else None)
 
     def _lives(
-        self, checkers: Sequence[ICredentialsChecker], certificate: _Certificate
+        self, checkers: Sequence[ICredentialsChecker], certificate: _Certificate, retention: Retention
     ) -> tuple[list[_Call], list[_Call]]:
         """What to call at the start and at the end."""
-        starting: list[_Call] = []
-        stopped: list[_Call] = []
+        starting: list[_Call] = [retention.start]
+        stopped: list[_Call] = [retention.stop]
         for checker in checkers:
             if isinstance(checker, PasswdChecker):
                 checker.use(in_thread=self._in_thread, observer=self.observer)
@@ -238,6 +266,27 @@ def _address_book(config: Config, checkers: Sequence[ICredentialsChecker], *, ma
         )
     except ValueError as error:
         raise ConfigError(f"domains, aliases, catch_all or postmaster: {error}") from None
+
+
+def _of_pop3(config: Config, terms: TermsBook) -> dict[str, Any]:
+    """What POP3's factory wants beside what all take."""
+    language = config.pop3.language
+    if texts.shipped().find(language.encode("utf-8")) is None:
+        known = b", ".join(line.partition(b" ")[0] for line in texts.shipped().listing()).decode("ascii")
+        raise ConfigError(f'pop3: language: "{language}" is none of {known}')
+    return {"offered": terms.offered, "language": language.encode("ascii")}
+
+
+def _terms(config: Config, checkers: Sequence[ICredentialsChecker]) -> TermsBook:
+    try:
+        return TermsBook(
+            first_domain=config.domains[0] if config.domains else "",
+            default=config.pop3.terms,
+            domains={domain: own.own() for domain, own in config.pop3.domains.items()},
+            accounts=terms_of(checkers),
+        )
+    except ValueError as error:
+        raise ConfigError(f"pop3: {error}") from None
 
 
 def _quotas(config: Config, checkers: Sequence[ICredentialsChecker]) -> Quotas:

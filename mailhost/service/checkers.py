@@ -10,7 +10,7 @@ from twisted.cred.strcred import InvalidAuthType, findCheckerFactory
 from zope.interface import implementer
 
 from mailhost.cred.plugin import PasswdCheckerFactory
-from mailhost.interfaces import IAccounts, IQuotas
+from mailhost.interfaces import IAccounts, IAccountTerms, IQuotas
 from mailhost.service.config import Config, ConfigError
 
 
@@ -72,6 +72,11 @@ def accounts_of(checkers: Sequence[ICredentialsChecker]) -> IAccounts | None:
     if not several:
         return None
     return several[0] if len(several) == 1 else SeveralAccounts(several)
+
+
+def terms_of(checkers: Sequence[ICredentialsChecker]) -> list[IAccountTerms]:
+    """Those of the checkers that keep terms of POP3, in their order."""
+    return [terms for checker in checkers if (terms := IAccountTerms(checker, None)) is not None]
 
 
 def quotas_of(checkers: Sequence[ICredentialsChecker]) -> list[IQuotas]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mailhost.limits import Limits, Quota
+from mailhost.limits import Limits, OwnTerms, Quota, Terms
 from mailhost.service.structure import (
     NOT_IN_THE_FILE,
     Address,
@@ -72,6 +72,39 @@ class QuotaTable:
 
 
 @dataclass(frozen=True, slots=True)
+class DomainTerms:
+    """What differs for one domain from `[pop3]`; None is as it is there."""
+
+    login_delay_seconds: int | None = None
+    expire_days: int | None = None
+
+    def own(self) -> OwnTerms:
+        own: dict[str, int | None] = {}
+        if self.login_delay_seconds is not None:
+            own["login_delay_seconds"] = self.login_delay_seconds
+        if self.expire_days is not None:
+            own["expire_days"] = self.expire_days or None
+        return own
+
+
+@dataclass(frozen=True, slots=True)
+class POP3Table:
+    """`[pop3]`: on what terms accounts use their maildrops that say nothing of it themselves."""
+
+    login_delay_seconds: int = 0
+    expire_days: int = 0
+    """0 is never."""
+    expire_from: Literal["arrival", "retrieval"] = "arrival"
+    domains: Mapping[Domain, DomainTerms] = field(default_factory=dict)
+    language: str = "en"
+    """What `LANG *` means."""
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.login_delay_seconds, self.expire_days or None)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of it.  Relative paths are relative to `directory`; `path` resolves them."""
 
@@ -87,6 +120,7 @@ class Config:
     tls: TLSFiles | None = None
     limits: Limits = field(default_factory=Limits)
     quota: QuotaTable = field(default_factory=QuotaTable)
+    pop3: POP3Table = field(default_factory=POP3Table)
     log: LogForm = "text"
     directory: str = field(default=".", metadata=NOT_IN_THE_FILE)
 

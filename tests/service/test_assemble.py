@@ -224,3 +224,9 @@ def test_every_checker_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "broken, line 1" in said[0]
     assert 'checkers: "passwd:": passwd: needs the path of a file' in said[1]
     assert 'checkers: "nonsense:x": no plugin has that type' in said[2]
+
+
+def test_a_language_that_is_none_of_ours() -> None:
+    """`LANG *` must mean something."""
+    with pytest.raises(ConfigError, match=r'^pop3: language: "tlh" is none of en, de, es, fr, ru, zh-Hans$'):
+        Assembly(reactor=Reactor(), given=Given(checkers=[Knows()])).host(config(pop3={"language": "tlh"}))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mailhost.limits import Limits, Quota
-from mailhost.service.config import Config, ConfigError, QuotaTable, default_name, from_document, load
+from mailhost.limits import Limits, Quota, Terms
+from mailhost.service.config import Config, ConfigError, POP3Table, QuotaTable, default_name, from_document, load
 
 BAD = sorted((Path(__file__).parent.parent / "configs" / "bad").glob("*.toml"))
 SAMPLE = Path(__file__).parent.parent.parent / "etc" / "mailhost" / "mailhost.toml"
@@ -130,7 +130,7 @@ def test_the_sample_configuration_is_complete() -> None:
     text = SAMPLE.read_text()
     missing = [
         name
-        for table in (Config, type(load(str(SAMPLE)).listen[0]), Limits, QuotaTable)
+        for table in (Config, type(load(str(SAMPLE)).listen[0]), Limits, QuotaTable, POP3Table)
         for name in table.__dataclass_fields__
         if name != "directory" and name not in text
     ]
@@ -140,15 +140,12 @@ def test_the_sample_configuration_is_complete() -> None:
 def test_the_documented_keys_are_the_real_ones() -> None:
     """docs/configuration.md explains every key and limit, with the default that counts."""
     text = (SAMPLE.parent.parent.parent / "docs" / "configuration.md").read_text()
-    keys = {*Config.__dataclass_fields__} - {"directory", "tls", "limits", "listen", "quota"} | {
-        *QuotaTable.__dataclass_fields__
-    }
+    tables = {"directory", "tls", "limits", "listen", "quota", "pop3"}
+    keys = {*Config.__dataclass_fields__} - tables | {*QuotaTable.__dataclass_fields__, *POP3Table.__dataclass_fields__}
     assert [key for key in keys if f"| `{key}` |" not in text] == []
     documented = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE))
     documented.pop("workers", None)
-    assert {key: float(value) for key, value in documented.items()} == {
-        name: float(getattr(Limits(), name)) for name in Limits.__dataclass_fields__
-    }
+    assert {key: float(value) for key, value in documented.items()} == numbers()
 
 
 def test_the_samples_defaults_are_the_real_ones(tmp_path: Path) -> None:
@@ -156,6 +153,27 @@ def test_the_samples_defaults_are_the_real_ones(tmp_path: Path) -> None:
     text = SAMPLE.read_text()
     said = dict(re.findall(r"^# (\w+) = ([\d.]+)$", text, re.MULTILINE))
     said.pop("workers")
-    assert {key: float(value) for key, value in said.items()} == {
-        name: float(getattr(Limits(), name)) for name in Limits.__dataclass_fields__
+    assert {key: float(value) for key, value in said.items()} == numbers()
+
+
+def numbers() -> dict[str, float]:
+    """Every default that is a number."""
+    return {
+        name: float(value)
+        for table in (Limits(), POP3Table())
+        for name in table.__dataclass_fields__
+        if isinstance(value := getattr(table, name), int | float)
+    }
+
+
+def test_terms_of_pop3() -> None:
+    """0 days are for ever, for a domain too, and a domain that says nothing of one term keeps the host's."""
+    table = {"login_delay_seconds": 60, "expire_days": 9, "domains": {"b.test": {"expire_days": 0}, "c.test": {}}}
+    listen = [{"protocol": "pop3", "endpoint": "tcp:2110"}]
+    document = {"hostname": "a", "domains": ["a"], "listen": listen, "pop3": table}
+    pop3 = from_document(document, source="test", directory="/").pop3
+    assert pop3.terms == Terms(60, 9)
+    assert {domain: own.own() for domain, own in pop3.domains.items()} == {
+        "b.test": {"expire_days": None},
+        "c.test": {},
     }
