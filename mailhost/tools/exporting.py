@@ -11,14 +11,16 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from mailhost.envelope import Path
+from mailhost.interfaces import Listing
 from mailhost.octets import Undoubler
-from mailhost.refusal import ContentDamaged
+from mailhost.refusal import ContentDamaged, SpoolUnavailable
 from mailhost.spool.log.inspection import Progress
+from mailhost.spool.log.maildrop import LogMaildrop
 from mailhost.spool.log.spool import LogSpool
 from mailhost.spool.maildir.forms import PlainForm
 from mailhost.spool.maildir.names import with_sizes
@@ -26,6 +28,7 @@ from mailhost.tools import mbox
 from mailhost.tools.main import Failed
 
 _BLOCK_OCTETS = 256 * 1024
+_TRIES = 20
 
 
 class Exported(NamedTuple):
@@ -71,10 +74,12 @@ class Snapshot:
         self.damaged: list[str] = []
 
     async def messages(self, progress: Progress) -> AsyncIterator[Outgoing]:
-        """@raise NoSuchMaildrop: there is none."""
-        maildrop = await self._spool.snapshot(self._name)
-        listing = await maildrop.listing()
-        times = await maildrop.times()
+        """
+        Called while segments are pinned, so that what is deleted and compacted meanwhile stays readable.
+
+        @raise NoSuchMaildrop: there is none.
+        """
+        maildrop, listing, times = await self._read()
         done, total = 0, sum(listing.octets)
         for index, (unique_id, octets) in enumerate(zip(listing.unique_ids, listing.octets)):
             try:
@@ -85,6 +90,15 @@ class Snapshot:
                 yield Outgoing(index + 1, unique_id, times[index], octets, content)
             done += octets
             progress(done, total)
+
+    async def _read(self) -> tuple[LogMaildrop, Listing, Sequence[int]]:
+        for _ in range(_TRIES):
+            maildrop = await self._spool.snapshot(self._name)
+            try:
+                return maildrop, await maildrop.listing(), await maildrop.times()
+            except SpoolUnavailable as error:  # somebody has deleted a message in between
+                changing = error
+        raise changing
 
 
 async def to_maildir(spool: LogSpool, name: str, path: str, progress: Progress) -> Exported:

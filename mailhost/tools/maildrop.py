@@ -17,7 +17,7 @@ from mailhost.delivery.address_book import canonical_domain, canonical_local_par
 from mailhost.octets import Undoubler
 from mailhost.refusal import NoSuchMaildrop
 from mailhost.spool.files import Files
-from mailhost.spool.log.inspection import unwatched
+from mailhost.spool.log.inspection import pinned, unwatched
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.spool import LogSpool
 from mailhost.tools import exporting, importing
@@ -85,7 +85,9 @@ def show_maildrop(parsed: argparse.Namespace) -> int:
         found = [await _described(message) async for message in snapshot.messages(unwatched)]
         return found, snapshot.damaged
 
-    found, damaged = _done(existing(parsed.config), name, look)
+    directory = existing(parsed.config)
+    with pinned(Files(), Layout(Files(), directory)):
+        found, damaged = _done(directory, name, look)
     lines = [
         f"{one['number']:6} {one['unique_id']} {one['time']} {one['octets']:9} <{one['reverse_path']}> {one['subject']}"
         for one in found
@@ -195,7 +197,9 @@ def export_mail(parsed: argparse.Namespace) -> int:
         with Bar("export") as bar:
             return await write(spool, name, target, bar)
 
-    result: exporting.Exported = _done(existing(parsed.config), name, give)
+    directory = existing(parsed.config)
+    with pinned(Files(), Layout(Files(), directory)):
+        result: exporting.Exported = _done(directory, name, give)
     lines = [f"{target}: {result.written} messages"]
     lines += [f"left out, damaged: {unique_id}" for unique_id in result.damaged]
     show({"maildrop": name, "target": target, **result._asdict()}, lines, as_json=parsed.json)

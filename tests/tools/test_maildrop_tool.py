@@ -19,6 +19,8 @@ from twisted.internet.defer import Deferred
 
 from mailhost.octets import Undoubler
 from mailhost.refusal import SpoolFull
+from mailhost.spool.files import Files
+from mailhost.spool.log import inspection
 from mailhost.spool.log.inspection import unwatched
 from mailhost.spool.log.spool import LogSpool
 from mailhost.tools import exporting, importing
@@ -234,6 +236,25 @@ class ExportTests(MailTestCase):
         assert result == (20, [])
         await coming[0]
         held.release()
+
+    async def test_beside_deletions(self) -> None:
+        """What its holder deletes while it is given out is given out: it was there at the beginning."""
+        spool = await self.started(self.new_directory(), segment_octets=3000)
+        for number in range(20):
+            await deliver(spool, f"m{number}", [ANN], 900)
+        other = await self.started(spool._layout.root)
+        deleting: list[Any] = []
+
+        def watch(done: int, total: int) -> None:
+            if not deleting:
+                deleting.append(Deferred.fromCoroutine(delete(other, range(1, 20))))
+                deleting[0].addCallback(lambda _: Deferred.fromCoroutine(other.compact()))
+
+        with inspection.pinned(Files(), spool._layout):
+            target = self.new_directory()
+            assert await exporting.to_maildir(spool, ANN, target, watch) == (20, [])
+            await deleting[0]
+        assert len(read_maildir(target)) == 20
 
     async def test_damage(self) -> None:
         """A message that cannot be read back is named and left out, and nothing of it is in the file."""
