@@ -303,18 +303,25 @@ def retrieve(client: POP3, number: int) -> bytes:
 
 
 # What a delivery puts before the content: its trace fields, in this order (RFC 5321 4.4).
-_TRACE = re.compile(
+_TRACE = (
     rb"Return-Path: <[^\r\n]*>\r\n"
     rb"Delivered-To: [^\r\n]*\r\n"
     rb"Received: (?:[^\r\n]*\r\n)(?:[ \t][^\r\n]*\r\n)*"
 )
 
+# What a submitted message gets that came without (RFC 6409 8.2, 8.3).
+_ADDED = rb"Date: [^\r\n]+\r\nMessage-ID: <[^\r\n]+@mx\.example\.test>\r\n"
 
-def assert_is(received: bytes, sent: bytes) -> None:
-    """What was received is what was sent, octet for octet, behind trace fields and nothing else."""
+
+def assert_is(received: bytes, sent: bytes, *, added: bool = False) -> None:
+    """
+    What was received is what was sent, octet for octet, behind trace fields and nothing else.
+
+    @param added: it was submitted, and lacks Date and Message-ID: it has got them.
+    """
     assert received.endswith(sent), f"sent {excerpt(sent)}, received {excerpt(received)}"
-    trace = received[: len(received) - len(sent)]
-    assert _TRACE.fullmatch(trace), f"not trace fields: {trace!r}"
+    before = received[: len(received) - len(sent)]
+    assert re.fullmatch(_TRACE + (_ADDED if added else b""), before), f"not the fields that belong there: {before!r}"
 
 
 def excerpt(octets: bytes) -> bytes:
