@@ -17,6 +17,7 @@ from mailhost.spool.maildir import names
 from mailhost.spool.maildir.catalogue import Catalogue, Maildrop
 from mailhost.spool.maildir.forms import PlainForm
 from mailhost.spool.maildir.staged import Staged
+from mailhost.spool.maildir.syncs import Syncs
 
 
 class Drop:
@@ -65,8 +66,11 @@ class Delivery:
 class Group:
     """Run once, in one thread."""
 
-    def __init__(self, files: Files, catalogue: Catalogue, staged: Staged, deliveries: Sequence[Delivery]) -> None:
+    def __init__(
+        self, files: Files, catalogue: Catalogue, staged: Staged, syncs: Syncs, deliveries: Sequence[Delivery]
+    ) -> None:
         self._files = files
+        self._syncs = syncs
         self._catalogue = catalogue
         self._staged = staged
         self._deliveries = deliveries
@@ -87,7 +91,7 @@ class Group:
         self._each(self._check)
         self._each(self._write)
         files.fault_point("group.written")
-        self._each(self._sync)
+        self._sync()
         self._state()
         self._each(self._enter)
         files.fault_point("group.renamed")
@@ -129,15 +133,11 @@ class Group:
             finally:
                 self._files.close(fd)
 
-    def _sync(self, delivery: Delivery) -> None:
-        if delivery.is_staged:
-            return
-        for drop in delivery.drops:
-            fd = self._files.open(drop.staged)
-            try:
-                self._files.sync(fd)
-            finally:
-                self._files.close(fd)
+    def _sync(self) -> None:
+        writing = [delivery for delivery in self._living() if not delivery.is_staged]
+        failed = self._syncs.files(drop.staged for drop in _drops(writing))
+        for delivery in writing:
+            delivery.error = next((failed[drop.staged] for drop in delivery.drops if drop.staged in failed), None)
 
     def _state(self) -> None:
         """For all messages with several copies at once."""
@@ -161,16 +161,11 @@ class Group:
             drop.entered = True
 
     def _sync_directories(self) -> None:
-        wanting: dict[str, list[Delivery]] = {}
-        for delivery in self._living():
-            for drop in delivery.drops:
-                wanting.setdefault(os.path.dirname(drop.path), []).append(delivery)
-        for directory, deliveries in wanting.items():
-            try:
-                self._files.sync_directory(directory)
-            except OSError as error:
-                for delivery in deliveries:
-                    delivery.error = error
+        living = self._living()
+        failed = self._syncs.directories({os.path.dirname(drop.path): None for drop in _drops(living)})
+        for delivery in living:
+            directories = (os.path.dirname(drop.path) for drop in delivery.drops)
+            delivery.error = next((failed[directory] for directory in directories if directory in failed), None)
 
     # -- the end
 

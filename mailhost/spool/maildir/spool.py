@@ -33,6 +33,7 @@ from mailhost.spool.maildir.names import UniqueNames
 from mailhost.spool.maildir.removal import remove_tree
 from mailhost.spool.maildir.staged import Staged
 from mailhost.spool.maildir.staging import StagedMessage, Staging
+from mailhost.spool.maildir.syncs import Syncs
 
 
 @implementer(ISpool)
@@ -65,6 +66,7 @@ class MaildirSpool:
         self._large_threads = Threads(reactor)
         self._catalogue = catalogue = Catalogue(files, layout)
         self._staged = Staged(files, layout, self._names.writer)
+        self._syncs = Syncs(files, reactor.seconds)
         self._committer = Committer(reactor, self._commit_group, observer)
         self._staging = Staging(files, self._committer, large_octets, self._begin_large)
         self._requests = Requests(files, layout.root.requests)
@@ -82,7 +84,7 @@ class MaildirSpool:
         return LargeFile(self._files, self._large_threads, self._staged, drops)
 
     def _commit_group(self, deliveries: Sequence[Delivery]) -> None:
-        Group(self._files, self._catalogue, self._staged, deliveries).run()
+        Group(self._files, self._catalogue, self._staged, self._syncs, deliveries).run()
 
     # -- life
 
@@ -123,6 +125,7 @@ class MaildirSpool:
     def _let_go(self) -> None:
         self._threads.stop()
         self._large_threads.stop()
+        self._syncs.stop()
         self._staged.close()
         self._listings.clear()
         self._catalogue.close()

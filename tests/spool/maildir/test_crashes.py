@@ -151,8 +151,8 @@ class CrashTests(MaildirSpoolTestCase):
 
 NEEDED = frozenset(
     {
-        "sync by Group._sync",
-        "sync_directory by Group._sync_directories",
+        "sync by Syncs._file",
+        "sync_directory by Syncs._directory",
         "sync by Staged.state",
         "sync_directory by Staged.state",
         "sync_directory by Staged.settle",
