@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from email.parser import BytesHeaderParser
 from email.policy import default
 from typing import Any
@@ -17,7 +17,7 @@ from mailhost.delivery.address_book import canonical_domain, canonical_local_par
 from mailhost.octets import Undoubler
 from mailhost.refusal import NoSuchMaildrop
 from mailhost.spool.files import Files
-from mailhost.spool.log.inspection import pinned, unwatched
+from mailhost.spool.log.inspection import pinned, reading_index, unwatched
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.spool import LogSpool
 from mailhost.tools import exporting, importing
@@ -67,7 +67,7 @@ def list_maildrops(parsed: argparse.Namespace) -> int:
     layout = Layout(Files(), existing(parsed.config))
     query = "SELECT name, messages, octets FROM maildrops WHERE name IS NOT NULL ORDER BY name"
     try:
-        with closing(sqlite3.connect(f"file:{layout.index}?mode=rw", uri=True, timeout=10)) as index:
+        with reading_index(layout) as index:
             rows = index.execute(query).fetchall()
     except sqlite3.Error as error:
         raise Failed(f"{layout.index}: {error}; `mailhost spool rebuild-index` makes it anew") from None

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
-from mailhost.events import Event, Notice, Trouble
+from mailhost.events import Event, Trouble
 from mailhost.refusal import Refusal
 from mailhost.service.observers import explain
 from mailhost.spool.files import Files
@@ -35,38 +33,36 @@ def status(parsed: argparse.Namespace) -> int:
 def state_of(files: Files, directory: str) -> dict[str, Any]:
     """What `status` tells, without reading a segment."""
     layout = Layout(files, directory)
-    with tempfile.TemporaryDirectory(prefix="mailhost-status-") as scratch:
-        index: str | None = os.path.join(scratch, "index")
-        assert index is not None
-        try:
-            inspection.copy_index(layout, index)
-            state = "good"
-        except sqlite3.Error as error:
-            index, state = None, str(error)
-        segments = inspection.segments(files, layout, index)
-        return {
-            "spool": directory,
-            "index": state,
-            "segments": len(segments),
-            "active": sum(segment.held for segment in segments),
-            "not_taken_over": sum(not segment.sealed and not segment.held for segment in segments),
-            "octets": sum(segment.octets for segment in segments),
-            **(_counts(index) if index is not None else {}),
-            "staged": len(files.names(layout.staging)),
-            "in_quarantine": len(files.names(layout.quarantine)),
-            "free_octets": files.free_octets(directory),
-        }
-
-
-def _counts(index: str) -> dict[str, int]:
-    queries = {
-        "live_octets": "SELECT coalesce(sum(live), 0) FROM segments",
-        "maildrops": "SELECT count(*) FROM maildrops WHERE name IS NOT NULL",
-        "messages": "SELECT coalesce(sum(messages), 0) FROM maildrops",
-        "deleted": "SELECT count(*) FROM deletions",
+    state = "good"
+    known: inspection.Positions = {}
+    counts: dict[str, int] = {}
+    try:
+        with inspection.reading_index(layout) as index:
+            known = inspection.positions(index)
+            counts = {name: index.execute(query).fetchone()[0] for name, query in _COUNTS.items()}
+    except sqlite3.Error as error:
+        state = str(error)
+    segments = inspection.segments(files, layout, known)
+    return {
+        "spool": directory,
+        "index": state,
+        "segments": len(segments),
+        "active": sum(segment.held for segment in segments),
+        "not_taken_over": sum(not segment.sealed and not segment.held for segment in segments),
+        "octets": sum(segment.octets for segment in segments),
+        **counts,
+        "staged": len(files.names(layout.staging)),
+        "in_quarantine": len(files.names(layout.quarantine)),
+        "free_octets": files.free_octets(directory),
     }
-    with closing(sqlite3.connect(index)) as connection:
-        return {name: connection.execute(query).fetchone()[0] for name, query in queries.items()}
+
+
+_COUNTS = {
+    "live_octets": "SELECT coalesce(sum(live), 0) FROM segments",
+    "maildrops": "SELECT count(*) FROM maildrops WHERE name IS NOT NULL",
+    "messages": "SELECT coalesce(sum(messages), 0) FROM maildrops",
+    "deleted": "SELECT count(*) FROM deletions",
+}
 
 
 def _status_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -203,7 +199,7 @@ def run_rebuild_index(parsed: argparse.Namespace) -> int:
     told: list[str] = []
 
     def tell(event: Event) -> None:
-        if isinstance(event, Trouble | Notice):
+        if isinstance(event, Trouble):
             told.append(event.what)
 
     try:

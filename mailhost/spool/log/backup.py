@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 
 from mailhost.spool.files import Files
 from mailhost.spool.log import inspection
-from mailhost.spool.log.inspection import Progress, SegmentState
+from mailhost.spool.log.inspection import Positions, Progress, SegmentState
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.records import HEADER_OCTETS
 from mailhost.spool.log.scan import Scan
@@ -165,8 +164,8 @@ def take(files: Files, spool: str, directory: str, progress: Progress, keep: int
     @raise OSError: also for a disk that is full; earlier backups are whole.
     """
     layout = Layout(files, spool)
-    with _prepared(directory), inspection.pinned(files, layout), tempfile.TemporaryDirectory() as scratch:
-        taken = _Taking(files, layout, directory, scratch, progress).run()
+    with _prepared(directory), inspection.pinned(files, layout):
+        taken = _Taking(files, layout, directory, progress).run()
         if keep is not None:
             forget(directory, keep)
         return taken
@@ -192,11 +191,10 @@ def _prepared(directory: str) -> Iterator[None]:
 class _Taking:
     """One backup."""
 
-    def __init__(self, files: Files, layout: Layout, directory: str, scratch: str, progress: Progress) -> None:
+    def __init__(self, files: Files, layout: Layout, directory: str, progress: Progress) -> None:
         self._files = files
         self._layout = layout
         self._directory = directory
-        self._scratch = scratch
         self._progress = progress
         self._known = self._last_manifest()
         self._kept: list[Kept] = []
@@ -214,7 +212,7 @@ class _Taking:
 
     def run(self) -> Taken:
         made = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        states = self._states("before")
+        states = self._states()
         self._total = sum(state.octets for state in states)
         sealed = [state for state in states if state.sealed]
         for state in sealed:
@@ -228,21 +226,21 @@ class _Taking:
 
     def _keep_open_ones(self, done: set[int]) -> None:
         """Those that were being written when this began, and those that have been begun since."""
-        ends = {state.id: self._whole_end(state) for state in self._states("between") if state.id not in done}
-        for state in self._states("after"):
+        ends = {state.id: self._whole_end(state) for state in self._states() if state.id not in done}
+        for state in self._states():
             if state.id not in done:
                 end = max(ends.get(state.id, 0), state.position)
                 if end > 0:
                     self._keep(state.name, end)
 
-    def _states(self, when: str) -> list[SegmentState]:
-        index: str | None = os.path.join(self._scratch, when)
-        assert index is not None
+    def _states(self) -> list[SegmentState]:
+        known: Positions = {}
         try:
-            inspection.copy_index(self._layout, index)
-        except sqlite3.Error:  # it is only an index: all records are copied, whatever it says
-            index = None
-        return inspection.segments(self._files, self._layout, index)
+            with inspection.reading_index(self._layout) as index:
+                known = inspection.positions(index)
+        except sqlite3.Error:  # it is only an index: all whole records are copied, whatever it says
+            pass
+        return inspection.segments(self._files, self._layout, known)
 
     def _sealed_end(self, state: SegmentState) -> int:
         if state.octets < state.position:

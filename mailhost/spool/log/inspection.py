@@ -8,7 +8,7 @@ read up to there is one consistent state, whatever is delivered meanwhile.  Segm
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import NamedTuple
 
@@ -61,9 +61,21 @@ def nobody_starts(files: Files, layout: Layout) -> Iterator[None]:
         files.close(fd)
 
 
+@contextmanager
+def reading_index(layout: Layout) -> Iterator[sqlite3.Connection]:
+    """
+    A connection to the index as it is, in a transaction of one instant: for short queries, since its log grows meanwhile.
+
+    @raise sqlite3.Error: there is no index, or it cannot be read.
+    """
+    with closing(sqlite3.connect(f"file:{_quoted(layout.index)}?mode=rw", uri=True, timeout=10)) as connection:
+        connection.execute("BEGIN")
+        yield connection
+
+
 def copy_index(layout: Layout, into: str) -> None:
     """
-    A copy of the index as it is at one instant.
+    A copy of the index as it is at one instant, for queries that take long.
 
     @param into: the path of a file that is not there yet.
     @raise sqlite3.Error: there is no index, or it cannot be read.
@@ -76,14 +88,19 @@ def copy_index(layout: Layout, into: str) -> None:
         raise sqlite3.DatabaseError(answer)
 
 
-def segments(files: Files, layout: Layout, index: str | None) -> list[SegmentState]:
-    """
-    @param index: a copy of the index; None when there is none to be had.
-    @return: every segment there is, those of a running host too.
-    """
-    positions = {} if index is None else _positions(index)
+Positions = Mapping[int, tuple[int, bool]]
+"""By segment: how far the index has it, and whether it is sealed."""
+
+
+def positions(index: sqlite3.Connection) -> Positions:
+    rows = index.execute("SELECT id, position, sealed FROM segments").fetchall()
+    return {id: (position, bool(sealed)) for id, position, sealed in rows}
+
+
+def segments(files: Files, layout: Layout, known: Positions) -> list[SegmentState]:
+    """Every segment there is, those of a running host too."""
     with nobody_starts(files, layout):  # for we lock what a process that starts would take over
-        states = [_state(files, layout, id, *positions.get(id, (0, False))) for id in sorted(layout.segment_ids())]
+        states = [_state(files, layout, id, *known.get(id, (0, False))) for id in sorted(layout.segment_ids())]
     return [state for state in states if state is not None]
 
 
@@ -97,12 +114,6 @@ def _state(files: Files, layout: Layout, id: int, position: int, sealed: bool) -
         return SegmentState(id, files.size(fd), position, sealed, held)
     finally:
         files.close(fd)
-
-
-def _positions(index: str) -> dict[int, tuple[int, bool]]:
-    with closing(sqlite3.connect(index)) as connection:
-        rows = connection.execute("SELECT id, position, sealed FROM segments").fetchall()
-    return {id: (position, bool(sealed)) for id, position, sealed in rows}
 
 
 def _quoted(path: str) -> str:

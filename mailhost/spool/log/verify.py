@@ -142,13 +142,15 @@ class Verification:
             database.execute("PRAGMA journal_mode = OFF")
             database.execute("PRAGMA synchronous = OFF")
             database.executescript(_SCRATCH)
-            states = inspection.segments(self._files, self._layout, index)
+            if index is not None:
+                database.execute("ATTACH ? AS i", (index,))
+            known = {} if index is None else inspection.positions(database)
+            states = inspection.segments(self._files, self._layout, known)
             self._read(database, states)
             database.executescript(_SORTED)
             if index is None:
                 self._tell_lost(database, _LOST_WITHOUT_INDEX, dict(database.execute(_NAMES_WITHOUT_INDEX)))
             else:
-                database.execute("ATTACH ? AS i", (index,))
                 self._compare(database, states)
         self._look_into_quarantine()
         return self._report
