@@ -30,6 +30,10 @@ from mailhost.spool.log.threads import Threads
 _WHOLE_OCTETS = 512 * 1024
 
 
+class SegmentGone(Exception):
+    """It was replaced by another; the index knows where the message is now."""
+
+
 class Contents:
     """Lives in the reactor's thread."""
 
@@ -40,12 +44,17 @@ class Contents:
         self._observer = observer
 
     async def open(self, maildrop: int, unique_id: str, place: Place) -> IContent:
-        """@raise ContentDamaged: what is there is not this message."""
+        """
+        @raise SegmentGone: the index has to be asked again.
+        @raise ContentDamaged: what is there is not this message.
+        """
         try:
             segment = self._readers.at_once(place.segment)
             if segment is None:
                 segment = await self._threads.run(self._readers.open, place.segment)
             octets = await self.read(segment, place.offset, min(place.length, _WHOLE_OCTETS))
+        except FileNotFoundError as error:
+            raise SegmentGone from error
         except OSError as error:
             raise self.unreadable(unique_id, place, error) from error
         record = records.read_record_header(octets, segment.secret, place.offset)

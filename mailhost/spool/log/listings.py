@@ -89,6 +89,11 @@ class Listings:
             listing.places = places
         return listing.places
 
+    async def places_again(self, listing: LogListing) -> Places:
+        """When segments have been replaced since they were read."""
+        listing.places = None
+        return await self.places(listing)
+
     def _read_places(self, listing: LogListing) -> Places:
         return Places(self._index.places(listing.maildrop, listing.snapshot))
 

@@ -13,7 +13,7 @@ from mailhost.interfaces import IContent, IMaildrop, Listing
 from mailhost.refusal import MaildropLost, NoSuchMessage
 from mailhost.spool.files import Files
 from mailhost.spool.log.committer import Committer
-from mailhost.spool.log.contents import Contents
+from mailhost.spool.log.contents import Contents, SegmentGone
 from mailhost.spool.log.entries import DeletionEntry
 from mailhost.spool.log.index import Deletion, Snapshot
 from mailhost.spool.log.indexer import Indexer
@@ -68,7 +68,15 @@ class LogMaildrop:
         listing = await self._read_listing()
         index = _index(number, listing)
         places = await self._parts.listings.places(listing)
-        return await self._parts.contents.open(self._id, listing.unique_ids[index], places.at(index))
+        unique_id, contents = listing.unique_ids[index], self._parts.contents
+        try:
+            return await contents.open(self._id, unique_id, places.at(index))
+        except SegmentGone:
+            place = (await self._parts.listings.places_again(listing)).at(index)
+        try:
+            return await contents.open(self._id, unique_id, place)
+        except SegmentGone as error:
+            raise contents.damaged(unique_id, place, "its segment is not there") from error
 
     async def times(self) -> Sequence[int]:
         """When each message was delivered, microseconds since 1970, in the listing's order."""

@@ -18,7 +18,8 @@ from mailhost.spool.log import index as indexes
 from mailhost.spool.log import records
 from mailhost.spool.log.counts import Counts
 from mailhost.spool.log.entries import replayed
-from mailhost.spool.log.fences import fences
+from mailhost.spool.log.fences import fences, replaced_by
+from mailhost.spool.log.holdings import Holdings
 from mailhost.spool.log.index import Change, Index, Position
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.records import HEADER_OCTETS, SINGLE
@@ -39,6 +40,7 @@ class Recovery:
         self._layout = layout
         self._counts = counts
         self._index = index
+        self._holdings = Holdings(index)
         self._tell = tell
 
     def run(self) -> None:
@@ -49,23 +51,43 @@ class Recovery:
         """
         self._open_index()
         self._clean_staging()
-        self.take_over()
+        all_read = self.take_over()
+        if self._misses_segments():
+            self._index.close()
+            self._build_index()
+            self._index.open()
+            all_read = self.take_over()
+        if all_read:
+            self._holdings.forget_unheld()
 
-    def take_over(self) -> None:
-        """Index what nobody holds, as far as it is not indexed."""
+    def take_over(self) -> bool:
+        """Index what nobody holds, as far as it is not indexed.  @return: whether all segments are in the index now."""
         known = self._index.segments()
         ids = self._layout.segment_ids()
         unread = [position for id in ids if not (position := known.get(id, Position(id, 0))).sealed]
         if unread:  # their makers may have ended before their names were durable
             self._files.sync_directory(self._layout.segments)
         ends = fences(self._files, self._layout, ids) if unread else {}
-        for position in unread:
-            self._take_over(position, ends.get(position.segment))
+        # What replaces other segments comes behind them: where it says a message is counts.
+        unread.sort(key=lambda position: bool(replaced_by(self._files, self._layout, position.segment)))
+        read = [self._take_over(position, ends.get(position.segment)) for position in unread]
         for maildrop in self._index.removed_with_messages():
             while self._index.forget_some(maildrop):
                 pass
-        for id in known.keys() - set(ids):
-            self._tell(Trouble(f"segment {id:016x} is in the index and not in {self._layout.segments}"))
+        return all(read)
+
+    def _misses_segments(self) -> bool:
+        """Whether the index sends readers to segments that are not there: it is an old one, or they were lost."""
+        there = self._layout.segment_ids()
+        missing = [holding.segment for holding in self._holdings.all() if holding.live and holding.segment not in there]
+        missing = [
+            id for id in missing if self._holdings.live(id)
+        ]  # a compaction in another process has moved the others
+        replaced = {id for segment in there for id in replaced_by(self._files, self._layout, segment)}
+        for id in missing:
+            what = f"segment {id:016x} is in the index and not in {self._layout.segments}; the index is built anew"
+            self._tell(Notice(what) if id in replaced else Trouble(what))
+        return bool(missing)
 
     # -- the index
 
@@ -111,12 +133,19 @@ class Recovery:
             finally:
                 self._files.close(fd)
 
-    def _take_over(self, position: Position, fence: int | None) -> None:
+    def _take_over(self, position: Position, fence: int | None) -> bool:
+        """@return: false for one that another process holds."""
         path = self._layout.segment(position.segment)
-        fd = self._files.open(path, writable=True)
         try:
-            if self._files.lock(fd) and self._files.is_at(fd, path):
+            fd = self._files.open(path, writable=True)
+        except FileNotFoundError:  # given up, or replaced, meanwhile
+            return True
+        try:
+            if not self._files.lock(fd):
+                return False
+            if self._files.is_at(fd, path):
                 self._replay(fd, position, fence)
+            return True
         except records.Foreign as error:
             raise SpoolUnavailable(cause=f"{path}: {error}") from error
         finally:

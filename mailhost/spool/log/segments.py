@@ -201,6 +201,19 @@ class Readers:
             raise
         return OpenSegment(self._files, fd, secret)
 
+    def let_go(self, id: int) -> None:
+        """Of a segment that is gone: as long as it is open its space does not come back."""
+        with self._changing:
+            self._open.pop(id, None)
+
+    def let_go_of_gone(self) -> None:
+        """The same, of those that other processes took away.  May wait for the disk."""
+        with self._changing:
+            held = list(self._open)
+        for id in held:
+            if not self._files.exists(self._layout.segment(id)):
+                self.let_go(id)
+
     def close(self) -> None:
         with self._changing:
             self._open.clear()

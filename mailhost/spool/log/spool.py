@@ -19,9 +19,12 @@ from mailhost.refusal import NoSuchMaildrop, SpoolUnavailable
 from mailhost.spool.files import Files
 from mailhost.spool.log.catalogue import Catalogue
 from mailhost.spool.log.committer import Committer
+from mailhost.spool.log.compaction import Compaction, Gain
+from mailhost.spool.log.compactor import Compactor
 from mailhost.spool.log.contents import Contents
 from mailhost.spool.log.counts import Counts
 from mailhost.spool.log.entries import Entry
+from mailhost.spool.log.holdings import NOTHING_HELD
 from mailhost.spool.log.index import Index
 from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.large import LargeFile
@@ -38,6 +41,9 @@ from mailhost.spool.log.threads import Threads
 from mailhost.spool.log.unique_ids import UniqueIds
 from mailhost.spool.log.writer import Writer
 
+# A sync that takes longer keeps those who deliver waiting, and compaction stands back.
+_SLOW_SYNC_SECONDS = 0.02
+
 
 @implementer(ISpool)
 class LogSpool:
@@ -51,6 +57,7 @@ class LogSpool:
         observer: Observer = unobserved,
         segment_octets: int = 64 * 1024 * 1024,
         large_octets: int = 1024 * 1024,
+        compact_octets_per_second: int = 8 * 1024 * 1024,
         files: Files | None = None,
     ) -> None:
         """
@@ -58,6 +65,7 @@ class LogSpool:
         @param reactor: one with threads and time.
         @param segment_octets: a segment that has grown so far is sealed, and another one begun.
         @param large_octets: a message that grows beyond this gets a file of its own.
+        @param compact_octets_per_second: how fast segments are read to get back the space of what was deleted; 0 for no bound.
         """
         self._reactor = reactor
         self._observer = observer
@@ -80,6 +88,10 @@ class LogSpool:
         self._listings = Listings(index, threads)
         contents = Contents(files, threads, self._readers, observer)
         self._parts = Parts(files, threads, self._committer, self._indexer, self._listings, contents)
+        compaction = Compaction(files, layout, index, segment_octets, self._tell, self._readers.let_go)
+        self._compactor = Compactor(
+            reactor, compaction, observer, compact_octets_per_second, self._before_compaction, self._is_disk_slow
+        )
         self._running = False
 
     def _tell(self, event: Event) -> None:
@@ -88,6 +100,14 @@ class LogSpool:
 
     def _begin_large(self, width: int) -> LargeFile:
         return LargeFile(self._files, self._layout, self._large_threads, self._indexer, width)
+
+    def _before_compaction(self) -> int:
+        """@return: what was deleted later is held back."""
+        self._readers.let_go_of_gone()
+        return NOTHING_HELD
+
+    def _is_disk_slow(self) -> bool:
+        return self._writer.sync_seconds > _SLOW_SYNC_SECONDS
 
     # -- life
 
@@ -102,6 +122,7 @@ class LogSpool:
                 raise SpoolUnavailable(cause=f"{self._layout.root}: {error}") from error
             raise
         self._committer.start()
+        self._compactor.start()
         self._running = True
 
     def _open(self) -> None:
@@ -128,6 +149,7 @@ class LogSpool:
         if not self._running:
             return
         self._running = False
+        await self._compactor.stop()
         await self._committer.stop()
         await self._indexer.stop()
         self._locks.stop()
@@ -186,6 +208,15 @@ class LogSpool:
             await self._indexer.caught_up()
         maildrop = await self._catalogue.find(name)
         return set() if maildrop is None else await self._threads.run(self._index.had, maildrop, unique_ids)
+
+    async def compact(self) -> Gain:
+        """
+        Give back now what space of deleted messages can be had.
+
+        @raise OSError: or sqlite3.Error; what was not done is tried again in the background.
+        """
+        self._check_running()
+        return await self._compactor.run()
 
     async def restate(self, entries: Sequence[Entry]) -> None:
         """Append records of what the index knows already, durably: their first ones were damaged."""
