@@ -154,8 +154,8 @@ class _MaildirWriter:
     def write_uidlist(self) -> None:
         """Version 3: a UID for each message, and its unique id as the UIDL."""
         header = f"3 V{int(time.time())} N{len(self._lines) + 1} G{secrets.token_hex(16)}\n"
-        with open(os.path.join(self._path, "dovecot-uidlist"), "x", encoding="ascii") as file:
-            file.write(header + "".join(self._lines))
+        with _new_file(os.path.join(self._path, "dovecot-uidlist")) as file:
+            file.write((header + "".join(self._lines)).encode())
 
 
 async def to_mbox(spool: LogSpool, name: str, path: str, progress: Progress) -> Exported:

@@ -172,7 +172,8 @@ def _read(source: str, kind: str) -> list[Incoming]:
         return read_maildir(source)
     if os.path.isdir(source):
         raise Failed(f"{source}: neither a Maildir, which has new and cur in it, nor an mbox file")
-    return read_mbox(source, kind)
+    with Bar("read") as bar:
+        return read_mbox(source, kind, bar)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from mailhost.envelope import NULL_REVERSE_PATH, Path
+from mailhost.spool.log.inspection import Progress, unwatched
 from mailhost.tools.main import Failed
 from mailhost.tools.sources import BLOCK_OCTETS, Incoming
 
@@ -51,7 +52,7 @@ class Span(NamedTuple):
     """Content-Length says where it ends, and is right."""
 
 
-def read_mbox(path: str, kind: str = "auto") -> list[Incoming]:
+def read_mbox(path: str, kind: str = "auto", progress: Progress = unwatched) -> list[Incoming]:
     """
     All messages, in the file's order.
 
@@ -60,8 +61,11 @@ def read_mbox(path: str, kind: str = "auto") -> list[Incoming]:
     """
     try:
         with open(path, "rb") as file:
-            spans = list(_Reader(file, kind).spans())
-        modified = os.stat(path).st_mtime
+            octets, modified = os.fstat(file.fileno()).st_size, os.fstat(file.fileno()).st_mtime
+            spans = []
+            for span in _Reader(file, kind).spans():
+                spans.append(span)
+                progress(span.end, octets)
     except OSError as error:
         raise Failed(f"{error.filename}: {error.strerror}") from None
     alike: Counter[str] = Counter()

@@ -369,6 +369,21 @@ class UnderLoadTests(BackupTestCase):
         """All that was acknowledged before a backup began is in it, once and whole; what was deleted before is not."""
         await self.rounds(3)
 
+    async def test_verified_under_load(self) -> None:
+        """A good spool is found good at every moment, whatever is delivered, deleted and compacted in it meanwhile."""
+        directory = self.new_directory()
+        said = Acknowledged()
+        compacting = await self.started(directory)
+        running, readers = _start(directory, self.workers, said)
+        for round in range(1, 9):
+            await self.until_taken(said, round * 20)
+            report = await deferToThread(verify, Files(), directory)
+            assert report.is_good, vars(report)
+            await compacting.compact()
+        _kill(running, readers)
+        assert not said.failures
+        assert verify(Files(), directory).is_good
+
     @pytest.mark.long
     async def test_under_load_for_long(self) -> None:
         """The same, many times."""

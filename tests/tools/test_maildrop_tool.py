@@ -424,3 +424,30 @@ def test_dovecot_reads_an_export(tool: Callable[..., Any], config: Path, dovecot
     assert {"\\Answered", "\\Seen"} <= set(rows[1]["flags"].split())
     assert [int(row["date.received.unixtime"]) for row in rows] == [1_000_000_000, 1_000_000_001, 1_000_000_002]
     assert rows[0]["text"].encode() == PLAIN["000000014c0907b0"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_as_the_owner(mailhost: Callable[..., Any], config: Path, dovecots_home: Path) -> None:
+    """What root does with these tools leaves nothing in the spool that its user cannot open."""
+    home = dovecots_home / "mail"
+    home.mkdir()
+    shutil.copy(config, home / "mailhost.toml")
+    make_maildir(dovecots_home / "Maildir")
+    os.chown(home, NOBODY, NOBODY)
+    for path in (dovecots_home, *dovecots_home.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    file = ("--config", str(home / "mailhost.toml"))
+    for command in (
+        ("maildrop", "import", "ann", str(dovecots_home / "Maildir")),
+        ("maildrop", "show", "ann"),
+        ("maildrop", "export", "ann", str(home / "out")),
+        ("backup", str(home / "backups")),
+        ("spool", "verify"),
+        ("spool", "rebuild-index"),
+        ("spool", "compact"),
+    ):
+        ended = mailhost(*command, *file)
+        assert ended.status == 0, ended.err
+    made = [path for path in home.rglob("*") if path.name != "mailhost.toml"]
+    assert {path.stat().st_uid for path in made} == {NOBODY}
+    assert len(made) > 20

@@ -117,8 +117,8 @@ def _write_manifest(directory: str, made: str, kept: list[Kept]) -> str:
     folder = os.path.join(directory, "manifests")
     number = max((_number_of(name) for name in manifests(directory)), default=0) + 1
     name = f"{number:06}-{made}.json"
-    with open(os.path.join(folder, name + ".new"), "w", encoding="ascii") as file:
-        json.dump(document, file, indent=1)
+    with open(os.path.join(folder, name + ".new"), "wb") as file:
+        file.write(json.dumps(document, indent=1).encode())
         file.flush()
         os.fsync(file.fileno())
     os.rename(os.path.join(folder, name + ".new"), os.path.join(folder, name))
