@@ -126,6 +126,8 @@ class IAccounts(Interface):
 class IQuotas(Interface):
     """A checker that keeps quotas beside its accounts offers this."""
 
+    has_quotas: bool = Attribute("False while no account has one: then none is asked for.")
+
     def quota(address: str) -> Awaitable[Quota | None]:
         """
         @param address: as in IAccounts.

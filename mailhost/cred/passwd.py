@@ -68,6 +68,7 @@ class PasswdChecker:
         self._verified: dict[str, tuple[scram.Verifier, bytes]] = {}
         self._iterations = self._dearest()
         self._kinds_of_terms = self._terms_there_are()
+        self.has_quotas = self._some_have_quotas()
         self._observer = observer
         self._warn_of_mode()
 
@@ -167,8 +168,12 @@ class PasswdChecker:
         self._verified = {name: verified for name, verified in self._verified.items() if name in accounts}
         self._iterations = self._dearest()
         self._kinds_of_terms = self._terms_there_are()
+        self.has_quotas = self._some_have_quotas()
         self._observer(Notice(f"{self.path} read again, {len(accounts)} accounts"))
         self._warn_of_mode()
+
+    def _some_have_quotas(self) -> bool:
+        return any(account.quota is not None for account in self._file.value.values())
 
     def _terms_there_are(self) -> Collection[OwnTerms]:
         kinds = {tuple(account.terms.items()) for account in self._file.value.values() if account.terms}

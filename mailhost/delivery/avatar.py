@@ -80,8 +80,9 @@ class SpoolTransaction:
                 raise
             raise RelayDenied(_NO_MAIL_ELSEWHERE, cause=refusal.cause) from refusal
         names = [destination.name for destination in destinations if destination.name not in self._copies]
-        if self._delivery.quotas is not None:
-            await self._check(self._delivery.quotas, names)
+        quotas = self._delivery.quotas
+        if quotas is not None and quotas.hold:
+            await self._check(quotas, names)
         for name in names:
             self._copies[name] = Copy(name, own_fields(self._reverse_path, forward_path))
         self._forward_paths.append(forward_path)

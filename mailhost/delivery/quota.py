@@ -46,6 +46,13 @@ class Quotas:
             if domain not in ours:
                 raise ValueError(f"{domain} is none of our domains ({', '.join(ours)})")
 
+    @property
+    def hold(self) -> bool:
+        """Whether there are any now; where there are none, no message pays for them."""
+        if self._of_domains or self._default != _NO_LIMIT:
+            return True
+        return any([accounts.has_quotas for accounts in self._of_accounts])  # noqa: C419 (a generator costs more)
+
     async def check(self, spool: ISpool, maildrop: str, octets: int) -> None:
         """
         @param maildrop: its name.

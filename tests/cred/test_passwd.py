@@ -282,11 +282,13 @@ class TestChanges:
 
         verifyObject(IQuotas, house.checker)
         assert quota("ann@example.test") is None
+        assert not house.checker.has_quotas
         house.write("ann@example.test:{PLAIN}x:quota=10/5M", "bob:{PLAIN}x:quota=7")
         house.has("new@example.test")
         assert quota("Ann@Example.test") == (10, 5 << 20)
         assert quota("bob") == (None, 7)
         assert quota("nobody@example.test") is None
+        assert house.checker.has_quotas
 
     def test_broken_line(self, house: House) -> None:
         """The accounts stay, the operator hears file and line once, and no password."""

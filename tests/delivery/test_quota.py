@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -33,6 +34,7 @@ class Accounts:
 
     def __init__(self, quotas: Mapping[str, Quota] | None = None) -> None:
         self.quotas = quotas or {}
+        self.has_quotas = bool(quotas)
 
     async def has_account(self, address: str) -> bool:
         return address in NAMES
@@ -173,6 +175,21 @@ class TransactionTests(QuotaTestCase):
         self.successResultOf(staged.commit())
         assert self.successResultOf(self.spool.totals("ann@example.test")).messages == 1
         assert self.successResultOf(self.spool.totals("bob@example.test")).messages == 1
+
+    def test_accounts_that_get_quotas(self) -> None:
+        """Nobody is asked while no account has one; from the moment one has, it holds."""
+        self.fill("ann@example.test", 1)
+        accounts = Accounts()
+        delivery = self.delivery(self.quotas(of_accounts=[accounts]))
+        for quotas, taken in (({}, True), ({"ann": Quota(messages=1)}, False), ({"bob": Quota(messages=1)}, True)):
+            accounts.quotas, accounts.has_quotas = quotas, bool(quotas)
+            transaction = self.successResultOf(delivery.transaction(CLIENT, FAR, NO_PARAMETERS))
+            recipient = Deferred.fromCoroutine(transaction.recipient(Path("ann", "example.test"), NO_PARAMETERS))
+            if taken:
+                self.successResultOf(recipient)
+            else:
+                self.failureResultOf(recipient, MaildropFull)
+        assert self.spool.calls["totals"] == 1
 
     def test_alias(self) -> None:
         """One full maildrop behind an alias refuses the alias, and nobody behind it gets a copy."""

@@ -124,6 +124,8 @@ class AssemblyTests(SynchronousTestCase):
 
         @implementer(IQuotas)
         class KnowsQuotas(Knows):
+            has_quotas = True
+
             async def quota(self, address: str) -> Quota | None:
                 return Quota(messages=0) if address == "bob@example.test" else None
 
