@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from twisted.trial.unittest import TestCase
 
+from mailhost.events import Trouble
 from mailhost.spool.files import Files
 from mailhost.spool.log import inspection, repair
 from mailhost.spool.log.layout import Layout
@@ -235,6 +236,21 @@ class RepairTests(SpoolToolTestCase):
         await self.repaired(directory, report)
         assert verify(Files(), directory).is_good
         assert await self.read_back(directory) == whole
+
+    async def test_a_large_message(self) -> None:
+        """It was safe once: without an index, too, it is damaged and no torn tail, and nothing of it is cut off."""
+        directory = self.new_directory()
+        spool = await self.started(directory, large_octets=10_000)
+        outcome = await deliver(spool, "large", [BOB], 30_000)
+        await spool.stop()
+        path = next(path for path in segment_files(directory) if len(octets_of(path)) > 30_000)
+        octets = len(octets_of(path))
+        flip(path, 20_000)
+        os.unlink(directory + "/index.sqlite3")
+        assert [lost.unique_id for lost in verify(Files(), directory).lost] == [outcome.unique_id]
+        await (await self.started(directory)).stop()
+        assert len(octets_of(path)) == octets
+        assert [event for event in self.events if isinstance(event, Trouble) and "is damaged from 64" in event.what]
 
     async def test_a_lost_segment(self) -> None:
         """One that somebody deleted: its messages are named, and the rest goes on."""

@@ -160,7 +160,8 @@ class Recovery:
             return
         size = files.size(fd)
         end = size if fence is None else min(size, fence)
-        scan = Scan(files, fd, secret, max(position.position, HEADER_OCTETS), end, position.position)
+        synced = size if self._is_single(fd) else position.position
+        scan = Scan(files, fd, secret, max(position.position, HEADER_OCTETS), end, synced)
         found = self._rows_of(id, scan)
         for start, stop in scan.damaged:
             self._keep(fd, id, start, min(stop, size), "damaged")
@@ -186,8 +187,7 @@ class Recovery:
 
     def _seal(self, fd: int, id: int, secret: bytes, scan: Scan) -> int:
         """@return: the segment's end."""
-        header = records.read_segment_header(self._files.read(fd, HEADER_OCTETS, 0))
-        if scan.is_sealed or (header is not None and header.shape == SINGLE):
+        if scan.is_sealed or self._is_single(fd):
             return scan.tail
         segment = Segment(self._files, self._layout, id, secret, fd)
         segment.end = segment.synced = scan.tail
@@ -196,6 +196,11 @@ class Recovery:
         except OSError as error:
             self._tell(Trouble(f"segment {id:016x} could not be sealed; all that is in it is safe", error))
         return segment.end
+
+    def _is_single(self, fd: int) -> bool:
+        """Whether it is one large message, which was synced whole before it became a segment."""
+        header = records.read_segment_header(self._files.read(fd, HEADER_OCTETS, 0))
+        return header is not None and header.shape == SINGLE
 
     # -- quarantine
 
