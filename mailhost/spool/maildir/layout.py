@@ -160,6 +160,11 @@ class Layout:
         return names
 
 
+def check_pattern(pattern: str) -> None:
+    """@raise BadPattern: and why."""
+    _components_of(pattern)
+
+
 def _components_of(pattern: str) -> list[str]:
     components = pattern.split("/")
     for component in components:

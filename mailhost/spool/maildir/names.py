@@ -7,6 +7,8 @@ Names of messages in a Maildir (https://cr.yp.to/proto/maildir.html, and Maildir
 
 The base is a message's for life; other programs move it from new/ to cur/ and change what follows the colon.  `S` is the file's size,
 `W` what it would be with CRLF line ends.  Our own files have CRLF line ends as they are.
+
+The unique-id of a message of ours is made of its time and of `R`, which names its writer: it looks as the log spool's do.
 """
 
 from __future__ import annotations
@@ -19,11 +21,10 @@ import socket
 import time
 from typing import NamedTuple
 
-# RFC 1939 7: a unique-id has at most 70 characters.  What stands before the host takes 41 at most.
-_HOST_OCTETS = 28
+_HOST_OCTETS = 64
 
 _UNIQUE_ID = re.compile(r"[!-~]{1,70}")
-_OURS = re.compile(r"(?P<unique>[0-9]+\.M[0-9]{6}P[0-9]+R[0-9a-f]{10}\.[^,:/]+)(?P<sizes>,.*)?")
+_OURS = re.compile(r"([0-9]{1,12})\.M([0-9]{6})P[0-9]+R([0-9a-f]{10})\.[^,:/]+(,.*)?")
 _TIME = re.compile(r"([0-9]{1,12})(?:\.M([0-9]{1,6})(?![0-9]))?")
 _SIZE = re.compile(r",S=([0-9]{1,18})(?=,|$)")
 _WITH_CRLF = re.compile(r",W=([0-9]{1,18})(?=,|$)")
@@ -38,12 +39,13 @@ class UniqueNames:
         self._end = f"P{os.getpid()}R{self.writer}.{safe_host(host or socket.gethostname())}"
         self._last = 0
 
-    def next(self) -> str:
+    def next(self) -> tuple[str, str]:
+        """@return: the unique-id, and the unique name."""
         now = time.time_ns() // 1000
         if now <= self._last:  # the clock stood, or was set back
             now = self._last + 1
         self._last = now
-        return f"{now // 1_000_000}.M{now % 1_000_000:06d}{self._end}"
+        return f"{now:014x}{self.writer}", f"{now // 1_000_000}.M{now % 1_000_000:06d}{self._end}"
 
 
 def safe_host(host: str) -> str:
@@ -89,15 +91,18 @@ def sizes_of(base: str) -> Sizes:
 
 
 def our_unique_id(base: str) -> str | None:
-    """The unique-id of a message that this program delivered: its unique name.  None for others' messages."""
+    """The unique-id of a message that this program delivered; None for others' messages."""
     match = _OURS.fullmatch(base)
-    return match["unique"] if match else None
+    if match is None:
+        return None
+    seconds, micro, writer, _ = match.groups()
+    return f"{int(seconds) * 1_000_000 + int(micro):014x}{writer}"
 
 
 def our_octets(base: str) -> int | None:
     """The size of a message that this program delivered; None for others' messages, and where its size was taken from its name."""
     match = _OURS.fullmatch(base)
-    return sizes_of(match["sizes"]).octets if match and match["sizes"] else None
+    return sizes_of(match[4]).octets if match and match[4] else None
 
 
 def foreign_unique_id(base: str) -> str:

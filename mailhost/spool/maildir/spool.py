@@ -146,7 +146,7 @@ class MaildirSpool:
             if maildrop is None:
                 maildrop = await self._find_or_make(name)
             drops.setdefault(maildrop.id, Drop(name, maildrop, fields))
-        return StagedMessage(self._staging, self._names.next(), list(drops.values()), changes)
+        return StagedMessage(self._staging, *self._names.next(), list(drops.values()), changes)
 
     # -- mail out
 

@@ -37,11 +37,15 @@ class Staging:
 class StagedMessage:
     """States: gathering in memory; streaming to a file; ended."""
 
-    __slots__ = ("_blocks", "_changes", "_drops", "_ended", "_form", "_large", "_staging", "unique_id")
+    __slots__ = ("_blocks", "_changes", "_drops", "_ended", "_form", "_large", "_staging", "_unique", "unique_id")
 
-    def __init__(self, staging: Staging, unique_id: str, drops: Sequence[Drop], changes: int) -> None:
-        """@param changes: of names, before the maildrops were looked up."""
+    def __init__(self, staging: Staging, unique_id: str, unique: str, drops: Sequence[Drop], changes: int) -> None:
+        """
+        @param unique: the unique name of its files.
+        @param changes: of names, before the maildrops were looked up.
+        """
         self.unique_id = unique_id
+        self._unique = unique
         self._staging = staging
         self._drops = drops
         self._changes = changes
@@ -82,7 +86,7 @@ class StagedMessage:
         return self._outcome(None)
 
     def _delivery(self) -> Delivery:
-        delivery = Delivery(self.unique_id, self._drops, self._changes)
+        delivery = Delivery(self._unique, self._drops, self._changes)
         delivery.octets = self._form.octets
         delivery.all_crlf = self._form.all_crlf
         return delivery

@@ -13,12 +13,11 @@ DOVECOTS = "1354370123.M955947P5244.mx.example.test,S=1234,W=1270"
 
 
 def test_unique_names_sort_by_time() -> None:
-    """Names made one after another sort so, are all different, and can be unique-ids."""
+    """Names and unique-ids made one after another sort so, and are all different."""
     made = UniqueNames("mx.example.test")
-    found = [made.next() for _ in range(1000)]
-    assert sorted(found) == found
-    assert len(set(found)) == 1000
-    assert all(re.fullmatch(r"[!-~]{1,70}", name) for name in found)
+    for found in zip(*(made.next() for _ in range(1000))):
+        assert sorted(found) == list(found)
+        assert len(set(found)) == 1000
 
 
 def test_two_writers() -> None:
@@ -28,11 +27,13 @@ def test_two_writers() -> None:
 
 @pytest.mark.parametrize("host", ["a/b:c", "x" * 200, "", "with space", "comma,", "\u00fc.example"])
 def test_any_host(host: str) -> None:
-    """Whatever a host is called, its names can be files and unique-ids, and say what they are."""
-    unique = UniqueNames(host).next()
-    assert re.fullmatch(r"[!-~]{1,70}", unique)
+    """Whatever a host is called, its names can be files, and say what they are."""
+    unique_id, unique = UniqueNames(host).next()
+    assert re.fullmatch(r"[0-9a-f]{24}", unique_id)
+    assert re.fullmatch(r"[!-~]{1,200}", unique)
     assert not set("/:,") & set(unique)
-    assert names.our_unique_id(names.with_sizes(unique, 5, all_crlf=True)) == unique
+    assert names.our_unique_id(names.with_sizes(unique, 5, all_crlf=True)) == unique_id
+    assert names.our_octets(names.with_sizes(unique, 5, all_crlf=True)) == 5
 
 
 def test_slash_and_colon_in_a_host() -> None:
@@ -50,7 +51,7 @@ def test_sizes() -> None:
 
 def test_sizes_of_ours() -> None:
     """The size with CRLF is said only where it is known."""
-    unique = UniqueNames("mx").next()
+    _, unique = UniqueNames("mx").next()
     assert names.with_sizes(unique, 7, all_crlf=True) == f"{unique},S=7,W=7"
     assert names.with_sizes(unique, 7, all_crlf=False) == f"{unique},S=7"
     assert names.our_octets(f"{unique},S=7") == 7
@@ -58,8 +59,8 @@ def test_sizes_of_ours() -> None:
 
 def test_ours_without_sizes() -> None:
     """Where another program took the sizes away the unique-id is the same and the size is to be found out."""
-    unique = UniqueNames("mx").next()
-    assert names.our_unique_id(unique) == unique
+    unique_id, unique = UniqueNames("mx").next()
+    assert names.our_unique_id(unique) == unique_id
     assert names.our_octets(unique) is None
 
 
