@@ -38,6 +38,7 @@ from mailhost.service.host import MailHost, Wiring
 from mailhost.service.listen import Door, SessionFactory
 from mailhost.smtp.factory import LMTPFactory, SMTPFactory
 from mailhost.spool.log.spool import LogSpool
+from mailhost.spool.maildir.spool import MaildirSpool
 from mailhost.spool.memory import MemorySpool
 from mailhost.wire.census import Census
 
@@ -177,6 +178,9 @@ class Assembly:
         directory = config.spool_directory
         if directory is None:
             return MemorySpool(reactor=self._reactor, observer=self.observer)
+        if config.maildir_pattern is not None:
+            pattern = config.maildir_pattern
+            return MaildirSpool(directory, reactor=self._reactor, observer=self.observer, pattern=pattern)
         return LogSpool(directory, reactor=self._reactor, observer=self.observer)
 
     def _login(self, portal: Portal, interface: Any, config: Config) -> ILogin:

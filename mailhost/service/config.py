@@ -16,6 +16,7 @@ from typing import Any, Literal
 from mailhost.limits import Limits, OwnTerms, Quota, Terms
 from mailhost.service.structure import (
     NOT_IN_THE_FILE,
+    PATTERN,
     Address,
     CheckerText,
     Domain,
@@ -25,6 +26,7 @@ from mailhost.service.structure import (
     SpoolText,
     structure,
 )
+from mailhost.spool.maildir.layout import DEFAULT_PATTERN
 
 ProtocolName = Literal["smtp", "submission", "lmtp", "pop3"]
 TLSMode = Literal["none", "starttls", "implicit"]
@@ -132,7 +134,15 @@ class Config:
     def spool_directory(self) -> str | None:
         """Where the spool is; None for one that is nowhere."""
         kind, _, argument = self.spool.partition(":")
+        if kind == "maildir":
+            argument = argument.partition(PATTERN)[0]
         return None if kind == "memory" else self.path(argument)
+
+    @property
+    def maildir_pattern(self) -> str | None:
+        """Where a Maildir spool has its Maildirs; None for spools of other kinds."""
+        kind, _, argument = self.spool.partition(":")
+        return (argument.partition(PATTERN)[2] or DEFAULT_PATTERN) if kind == "maildir" else None
 
 
 def load(path: str) -> Config:

@@ -20,6 +20,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from twisted.internet import endpoints
 
 from mailhost.limits import Quota
+from mailhost.spool.maildir.layout import BadPattern, check_pattern
 
 HostName = NewType("HostName", str)
 """Of the host itself, which stands in greetings: ASCII."""
@@ -34,7 +35,9 @@ SpoolText = NewType("SpoolText", str)
 CheckerText = NewType("CheckerText", str)
 """A strcred string: `type` or `type:argument`."""
 
-SPOOL_KINDS = ("log", "memory")
+SPOOL_KINDS = ("log", "maildir", "memory")
+PATTERN = ":pattern="
+"""Divides the directory of a Maildir spool from where its Maildirs are in it."""
 
 NOT_IN_THE_FILE = {"in the file": False}
 """Metadata of a dataclass's field that no key of the file sets."""
@@ -141,8 +144,14 @@ def _reason(error: Exception) -> str:
 
 def _spool(value: Any, _: Any) -> str:
     kind, _colon, argument = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if kind not in SPOOL_KINDS or (kind != "memory" and not argument):
+    directory, given, pattern = argument.partition(PATTERN) if kind == "maildir" else (argument, "", "")
+    if kind not in SPOOL_KINDS or (kind != "memory" and not directory):
         raise Wrong(f'{_show(value)} is not a spool such as "log:spool"; kinds are {", ".join(SPOOL_KINDS)}')
+    if given:
+        try:
+            check_pattern(pattern)
+        except BadPattern as error:
+            raise Wrong(str(error)) from None
     return str(value)
 
 

@@ -52,6 +52,14 @@ def test_defaults(tmp_path: Path) -> None:
     assert config.workers == 1
 
 
+def test_maildir(tmp_path: Path) -> None:
+    """A Maildir spool has a directory, and a pattern if one is given."""
+    for spool, pattern in {"maildir:mail": "%d/%n", "maildir:mail:pattern=%u/Maildir": "%u/Maildir"}.items():
+        config = read(tmp_path, f'spool = "{spool}"\n' + SMALLEST)
+        assert (config.spool_directory, config.maildir_pattern) == (str(tmp_path / "mail"), pattern)
+    assert read(tmp_path, SMALLEST).maildir_pattern is None
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the process was started, and for ever after."""
     (tmp_path / "mailhost.toml").write_text(SMALLEST)
