@@ -23,6 +23,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mailhost.spool.log import committer, threads, writer
+from mailhost.spool.maildir import syncs
 
 T = TypeVar("T")
 
@@ -99,6 +100,7 @@ class Simulation:
                 (committer, "queue", _instead_of(queue, SimpleQueue=lambda: _Jobs(self.clockwork))),
                 (committer, "threading", _instead_of(threading, Thread=_NoThread)),
                 (writer, "perf_counter", lambda: self.clockwork.seconds()),
+                (syncs, "_SLOW_SECONDS", 1e9),
             ):
                 stack.enter_context(mock.patch.object(where, name, instead))
             yield

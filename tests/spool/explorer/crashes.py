@@ -138,6 +138,8 @@ class Effort(NamedTuple):
     """Unsynced operations of which every subset is tried."""
     samples: int
     """Where there are more, and for what a write leaves in part."""
+    instants: int = 1_000_000
+    """Of a workload, that are tried; those at which something was promised come first."""
 
 
 def crashes_at(disk: Disk, at: int, effort: Effort, random: Random) -> Iterator[Crash]:

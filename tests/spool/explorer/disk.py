@@ -438,4 +438,5 @@ def _site() -> str:
         for number in range(frame.f_lineno, code.co_firstlineno, -1)
     )
     which = before.count(line) + 1
-    return f"{code.co_qualname}: {line}" + (f" ({which})" if which > 1 else "")
+    module = frame.f_globals["__name__"].rpartition(".")[2]
+    return f"{module}.{code.co_qualname}: {line}" + (f" ({which})" if which > 1 else "")

@@ -99,9 +99,8 @@ class Explorer:
     def explore(self, effort: Effort) -> Iterator[Violation]:
         disk, ledger = self._world.disk, self._world.ledger
         moments = ledger.moments()
-        said = 0  # the last position at which promises changed
-        for at in range(len(disk.operations) + 1):
-            said = at if at in moments else said
+        for at in self._instants(effort):
+            said = max((moment for moment in moments if moment <= at), default=0)
             promises = ledger.at(at)
             indexes = self._world.history.until(at)
             for crash in crashes_at(disk, at, effort, self._random):
@@ -114,6 +113,12 @@ class Explorer:
                     self._tried.add(key)
                     self.crashes += 1
                     yield from self._try(image, index, promises, str(crash))
+
+    def _instants(self, effort: Effort) -> list[int]:
+        moments = self._world.ledger.moments()
+        others = [at for at in range(len(self._world.disk.operations) + 1) if at not in moments]
+        self._random.shuffle(others)
+        return [*sorted(moments), *others][: effort.instants]
 
     def _try(self, image: Image, index: bytes | None, promises: Promises, crash: str) -> Iterator[Violation]:
         crash += ", no index" if index is None else ""

@@ -7,10 +7,11 @@ from typing import Any
 
 from mailhost.events import Event
 from mailhost.interfaces import ISpool
+from mailhost.spool.files import Files
 from mailhost.spool.log.spool import LogSpool
 from mailhost.spool.maildir.spool import MaildirSpool
-from tests.spool.explorer.disk import SimulatedFiles
-from tests.spool.explorer.workloads import LARGE_OCTETS
+from mailhost.spool.memory import MemorySpool
+from tests.spool.explorer.workloads import LARGE_OCTETS, Kind
 
 
 class Log:
@@ -22,7 +23,7 @@ class Log:
     def __init__(self, *, in_turn: bool = False) -> None:
         self._in_turn = in_turn
 
-    def make(self, directory: str, reactor: Any, observer: Callable[[Event], None], files: SimulatedFiles) -> ISpool:
+    def make(self, directory: str, reactor: Any, observer: Callable[[Event], None], files: Files) -> ISpool:
         spool = LogSpool(
             directory,
             reactor=reactor,
@@ -45,8 +46,24 @@ class Maildirs:
     index = "none.sqlite3"
     shows_durable_only = False  # other programs do not either
 
-    def make(self, directory: str, reactor: Any, observer: Callable[[Event], None], files: SimulatedFiles) -> ISpool:
+    def make(self, directory: str, reactor: Any, observer: Callable[[Event], None], files: Files) -> ISpool:
         return MaildirSpool(directory, reactor=reactor, observer=observer, large_octets=LARGE_OCTETS, files=files)
 
     def bury(self, spool: ISpool) -> None:
         pass
+
+
+class Memory:
+    """What no crash leaves anything of: to see that this is found out."""
+
+    index = "none.sqlite3"
+    shows_durable_only = True
+
+    def make(self, directory: str, reactor: Any, observer: Callable[[Event], None], files: Files) -> ISpool:
+        return MemorySpool(reactor=reactor, observer=observer)
+
+    def bury(self, spool: ISpool) -> None:
+        pass
+
+
+KINDS: dict[str, Kind] = {"log": Log(), "log-in-turn": Log(in_turn=True), "maildir": Maildirs(), "memory": Memory()}
