@@ -290,6 +290,18 @@ class Index:
 
         return self._read(totals)
 
+    def totals_now(self, maildrop: int) -> Totals | None:
+        """On the reactor's thread, beside `commit_now`, without waiting for anybody.  @return: None when that cannot be."""
+        if self._impatient is None or self.is_outdated:
+            return None
+        query = "SELECT messages, octets FROM maildrops WHERE id = ?"
+        try:
+            return Totals(*(self._impatient.execute(query, (maildrop,)).fetchone() or (0, 0)))
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                return None
+            raise
+
     def listing(self, maildrop: int, snapshot: Snapshot) -> tuple[list[int], list[str]]:
         """@return: octets and unique ids as they were at that moment, in the order of their numbers."""
         # Text put together by SQLite and cut by Python costs a third of fetching rows, and most of it without the interpreter lock.

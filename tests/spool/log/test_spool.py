@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,48 @@ class HalfAtOnce(Files):
 
     def read_at_once(self, fd: int, count: int, offset: int) -> bytes:
         return super().read_at_once(fd, count, offset)[: count // 2]
+
+
+class TotalsTests(LogSpoolTestCase):
+    async def test_in_the_turn(self) -> None:
+        """Where deliveries are committed in the turn, totals are read there: no thread is asked, and no wait is needed."""
+        spool = await self.started(self.new_directory())
+        await deliver(spool, "first")
+        in_thread = await spool.totals(ANN)
+        spool._pace.in_turn = True
+        spool._threads.run = None
+        with pytest.raises(StopIteration) as done:
+            spool.totals(ANN).send(None)
+        assert done.value.value == in_thread
+        assert in_thread.messages == 1
+        del spool._threads.run
+
+    async def test_while_the_index_is_locked(self) -> None:
+        """Another process that writes does not hold up whoever reads."""
+        directory = self.new_directory()
+        spool = await self.started(directory)
+        await deliver(spool, "first")
+        other = sqlite3.connect(f"{directory}/index.sqlite3", isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("BEGIN EXCLUSIVE")
+        for in_turn in (True, False):
+            spool._pace.in_turn = in_turn
+            assert (await spool.totals(ANN)).messages == 1
+        other.execute("ROLLBACK")
+
+    async def test_index_that_cannot_be_read(self) -> None:
+        """A refusal that may pass, not a bug."""
+        spool = await self.started(self.new_directory())
+        await deliver(spool, "first")
+
+        def broken(maildrop: int) -> None:
+            raise sqlite3.DatabaseError("malformed")
+
+        spool._index.totals = spool._index.totals_now = broken
+        for in_turn in (True, False):
+            spool._pace.in_turn = in_turn
+            with pytest.raises(SpoolUnavailable):
+                await spool.totals(ANN)
 
 
 class GroupCommitTests(LogSpoolTestCase):
