@@ -10,7 +10,7 @@ message or change its flags meanwhile.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from mailhost.events import Observer, Trouble
 from mailhost.spool.files import Files
@@ -92,16 +92,14 @@ def finish(files: Files, path: str) -> None:
     files.sync_directory(path)
 
 
-def present(files: Files, path: str) -> Iterator[str]:
+def present(files: Files, path: str) -> list[str]:
     """
     The names of all messages, below the Maildir: `new/<name>`, `cur/<name>`.
 
     new/ comes first, so that what is moved meanwhile is seen twice rather than not at all.
     """
-    for part in _PARTS:
-        for name in files.names(os.path.join(path, part)):
-            if not name.startswith("."):
-                yield f"{part}/{name}"
+    new, cur = (files.names(os.path.join(path, part)) for part in _PARTS)
+    return [*(f"new/{name}" for name in new if name[0] != "."), *(f"cur/{name}" for name in cur if name[0] != ".")]
 
 
 def _intent(path: str) -> str:
@@ -139,7 +137,7 @@ def _unlink(files: Files, path: str, names: Collection[str]) -> None:
         except FileNotFoundError:
             moved.add(base_of(name[4:]))
     if moved:
-        for name in list(present(files, path)):
+        for name in present(files, path):
             if base_of(name[4:]) in moved:
                 files.unlink(os.path.join(path, name))
 

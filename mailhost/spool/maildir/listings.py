@@ -54,6 +54,9 @@ class MaildirListing(Listing):
         self.trusted = trusted
         self.totals = Totals(len(messages), sum(octets))
 
+    def by_name(self) -> dict[str, Message]:
+        return {message.name: message for message in self.messages}
+
 
 class Listings:
     """What is kept is bounded by messages in all; the listing used last is always kept."""
@@ -125,7 +128,7 @@ class Listings:
         if kept is not None and kept.trusted and kept.stamp == stamp:
             return kept
         for _ in range(_READINGS):
-            found = list(present(self._files, maildrop.path))
+            found = present(self._files, maildrop.path)
             after, still = self._stamp(maildrop.path)
             if after == stamp:
                 break
@@ -142,19 +145,36 @@ class Listings:
         return (new, cur), now - max(new, cur) > _COARSEST_NANOSECONDS
 
     def _messages_of(self, path: str, found: Sequence[str], kept: MaildirListing | None) -> list[Message]:
-        before = {message.base: message for message in kept.messages} if kept is not None else {}
+        """What is known by its name is taken as it is; the rest is looked at, which is little when little has changed."""
+        known = kept.by_name() if kept is not None else {}
+        new = _by_base(name for name in found if name not in known)
+        messages = [known[name] for name in found if name in known]
+        if new:
+            messages = [message for message in messages if message.base not in new]
+            messages += self._new_messages(path, new, known.values(), messages)
+        messages.sort()
+        return _told_apart(messages)
+
+    def _new_messages(
+        self, path: str, new: Mapping[str, str], before: Iterable[Message], others: Iterable[Message]
+    ) -> list[Message]:
+        """
+        @param new: bases, and names that were not seen before.
+        @param before: what was listed; some of it may have another name now.
+        @param others: what is listed now beside these.
+        """
+        moved = {message.base: message for message in before if message.base in new}
         messages, foreign = [], {}
-        for base, name in _by_base(found).items():
-            message = before.get(base) or _ours(base, name)
+        for base, name in new.items():
+            message = moved.get(base) or _ours(base, name)
             if message is None:
                 foreign[base] = name
             else:
-                messages.append(message if message.name == name else message._replace(name=name))
+                messages.append(message._replace(name=name))
         if foreign:
-            others = [message.base for message in messages if names.our_octets(message.base) is None]
-            messages += self._foreign(path, foreign, others)
-        messages.sort()
-        return _told_apart(messages)
+            bases = [message.base for message in (*others, *messages) if names.our_octets(message.base) is None]
+            messages += self._foreign(path, foreign, bases)
+        return messages
 
     def _foreign(self, path: str, found: Mapping[str, str], others: Sequence[str]) -> list[Message]:
         """
@@ -171,10 +191,10 @@ def _by_base(found: Iterable[str]) -> dict[str, str]:
 
 
 def _ours(base: str, name: str) -> Message | None:
-    octets, unique_id = names.our_octets(base), names.our_unique_id(base)
-    if octets is None or unique_id is None:
+    ours = names.ours(base)
+    if ours is None or ours.octets is None:
         return None
-    return Message(names.time_of(base), base, name, octets, unique_id)
+    return Message(ours.time, base, name, ours.octets, ours.unique_id)
 
 
 def _told_apart(messages: list[Message]) -> list[Message]:

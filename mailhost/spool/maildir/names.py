@@ -24,7 +24,7 @@ from typing import NamedTuple
 _HOST_OCTETS = 64
 
 _UNIQUE_ID = re.compile(r"[!-~]{1,70}")
-_OURS = re.compile(r"([0-9]{1,12})\.M([0-9]{6})P[0-9]+R([0-9a-f]{10})\.[^,:/]+(,.*)?")
+_OURS = re.compile(r"([0-9]{1,12})\.M([0-9]{6})P[0-9]+R([0-9a-f]{10})\.[^,:/]+(?:,S=([0-9]{1,18}))?(?:,.*)?")
 _TIME = re.compile(r"([0-9]{1,12})(?:\.M([0-9]{1,6})(?![0-9]))?")
 _SIZE = re.compile(r",S=([0-9]{1,18})(?=,|$)")
 _WITH_CRLF = re.compile(r",W=([0-9]{1,18})(?=,|$)")
@@ -90,19 +90,36 @@ def sizes_of(base: str) -> Sizes:
     return Sizes(int(octets[1]) if octets else None, int(with_crlf[1]) if with_crlf else None)
 
 
-def our_unique_id(base: str) -> str | None:
-    """The unique-id of a message that this program delivered; None for others' messages."""
+class Ours(NamedTuple):
+    """What the base of a message says that this program delivered."""
+
+    time: int
+    """In microseconds since 1970."""
+    octets: int | None
+    """None where another program took the size from the name."""
+    unique_id: str
+
+
+def ours(base: str) -> Ours | None:
+    """None for other programs' messages."""
     match = _OURS.fullmatch(base)
     if match is None:
         return None
-    seconds, micro, writer, _ = match.groups()
-    return f"{int(seconds) * 1_000_000 + int(micro):014x}{writer}"
+    seconds, micro, writer, octets = match.groups()
+    time = int(seconds) * 1_000_000 + int(micro)
+    return Ours(time, None if octets is None else int(octets), f"{time:014x}{writer}")
 
 
 def our_octets(base: str) -> int | None:
-    """The size of a message that this program delivered; None for others' messages, and where its size was taken from its name."""
-    match = _OURS.fullmatch(base)
-    return sizes_of(match[4]).octets if match and match[4] else None
+    """The size that this program gave a message's file; None where that cannot be told, and for other programs' messages."""
+    found = ours(base)
+    return found and found.octets
+
+
+def our_unique_id(base: str) -> str | None:
+    """None for other programs' messages."""
+    found = ours(base)
+    return found and found.unique_id
 
 
 def foreign_unique_id(base: str) -> str:
