@@ -20,6 +20,7 @@ from mailhost.spool.maildir import names
 from mailhost.spool.maildir.catalogue import Maildrop
 from mailhost.spool.maildir.deletions import finish, present
 from mailhost.spool.maildir.foreign import ForeignMessages
+from mailhost.spool.maildir.leftovers import remove_leftovers_in_tmp
 
 # The coarsest that any file system's times are: FAT's.
 _COARSEST_NANOSECONDS = 2_000_000_000
@@ -127,6 +128,7 @@ class Listings:
         stamp, trusted = self._stamp(maildrop.path)
         if kept is not None and kept.trusted and kept.stamp == stamp:
             return kept
+        remove_leftovers_in_tmp(self._files, maildrop.path, self._now())
         for _ in range(_READINGS):
             found = present(self._files, maildrop.path)
             after, still = self._stamp(maildrop.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -165,6 +166,18 @@ class ForeignMailTests(MaildirSpoolTestCase):
         self.put(f"{maildir}/.Sent/cur/1.x:2,S", BARE)
         spool = await self.started(directory)
         assert await contents(spool) == []
+
+    async def test_leftovers_in_tmp(self) -> None:
+        """What nobody has touched in tmp/ for 36 hours is removed, and nothing younger, and nothing elsewhere."""
+        directory = self.new_directory()
+        maildir = self.maildir(directory)
+        now = time.time()
+        for name, age in {"tmp/old": 37, "tmp/young": 35, "new/1.old": 1000, "cur/2.old:2,": 1000}.items():
+            self.put(f"{maildir}/{name}", BARE)
+            os.utime(f"{maildir}/{name}", (now - age * 3600,) * 2)
+        spool = await self.started(directory)
+        assert await contents(spool) == [WIRE, WIRE]
+        assert os.listdir(f"{maildir}/tmp") == ["young"]
 
     async def test_order(self) -> None:
         """Messages come in the order of the times in their names, whoever delivered them."""
@@ -466,7 +479,7 @@ class KeptListingTests(MaildirSpoolTestCase):
         await unique_ids(spool)
         files.listed.clear()
         await unique_ids(spool)
-        assert files.listed == ["new", "cur"]
+        assert files.listed == ["tmp", "new", "cur"]
 
     async def test_moved_while_it_is_listed(self) -> None:
         """A message that another program moves between two looks is listed once."""
