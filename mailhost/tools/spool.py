@@ -12,10 +12,11 @@ from mailhost.events import Event, Trouble
 from mailhost.refusal import Refusal
 from mailhost.service.observers import explain
 from mailhost.spool.files import Files
-from mailhost.spool.log import inspection, repair, verify
+from mailhost.spool.log import inspection, repair
+from mailhost.spool.log.findings import Lost, Report
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.rebuilding import rebuild
-from mailhost.spool.log.verify import Report
+from mailhost.spool.log.verify import verify
 from mailhost.tools.main import Failed
 from mailhost.tools.progress import Bar
 from mailhost.tools.report import octets_text, show
@@ -91,7 +92,7 @@ def run_verify(parsed: argparse.Namespace) -> int:
 def _verified(directory: str) -> Report:
     try:
         with Bar("verify") as bar:
-            return verify.verify(Files(), directory, bar)
+            return verify(Files(), directory, bar)
     except OSError as error:
         raise Failed(f"{directory}: {error}") from None
 
@@ -113,7 +114,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _lost_as_json(lost: verify.Lost) -> dict[str, Any]:
+def _lost_as_json(lost: Lost) -> dict[str, Any]:
     return {**lost._asdict(), "id": f"{lost.id:016x}"}
 
 
@@ -124,8 +125,8 @@ def _report_lines(report: Report) -> Iterator[str]:
     )
     if report.waiting or report.torn:
         yield (
-            f"a host ended without a stop: the next start indexes {report.waiting} records"
-            f" and cuts off {report.torn} octets that no client was told yes for"
+            f"not in the index yet: {report.waiting} records, and {report.torn} octets that no client was told yes for;"
+            " the next start sees to both"
         )
     for damage in report.damaged:
         kept = ", in quarantine" if damage.quarantined else ""

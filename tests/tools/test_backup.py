@@ -323,7 +323,7 @@ def _write(path: str, octets: bytes) -> None:
 class UnderLoadTests(BackupTestCase):
     """Workers deliver, delete, roll over and are killed; another process compacts; backups are taken meanwhile."""
 
-    timeout = 300
+    timeout = 900
     workers = ("worker0", "worker1")
 
     async def rounds(self, count: int) -> None:
@@ -387,7 +387,7 @@ class UnderLoadTests(BackupTestCase):
     @pytest.mark.long
     async def test_under_load_for_long(self) -> None:
         """The same, many times."""
-        await self.rounds(60)
+        await self.rounds(25)
 
 
 Workers = list[subprocess.Popen[bytes]]

@@ -18,11 +18,12 @@ from twisted.trial.unittest import TestCase
 from mailhost.events import Trouble
 from mailhost.spool.files import Files
 from mailhost.spool.log import inspection, repair
+from mailhost.spool.log.findings import Report
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.records import HEADER_OCTETS
 from mailhost.spool.log.scan import Scan
 from mailhost.spool.log.segments import find_secret
-from mailhost.spool.log.verify import Report, verify
+from mailhost.spool.log.verify import verify
 from tests.spool.log.using import ANN, BOB, LogSpoolTestCase, contents, delete, deliver, subjects
 from tests.tools.conftest import PROGRAM, messages
 from tests.tools.conftest import deliver as send
@@ -149,6 +150,19 @@ class VerifyTests(SpoolToolTestCase):
         assert [(one.start, one.stop) for one in report.damaged] == [(offset, end)]
         assert {lost.unique_id for lost in report.lost} == {metadata["unique_id"]}
         assert len(report.disagreements) == 1
+
+    async def test_torn_without_an_index(self) -> None:
+        """A torn tail is no damage then either, also of a host that is at work."""
+        directory = self.new_directory()
+        spool = await self.started(directory)
+        await deliver(spool, "one")
+        left = self.killed(directory)
+        append(segment_files(left)[0], b"half a rec")
+        for name in [name for name in os.listdir(left) if name.startswith("index")]:
+            os.unlink(f"{left}/{name}")
+        report = verify(Files(), left)
+        assert (report.damaged, report.lost, report.torn, report.waiting) == ([], [], 10, 0)
+        assert report.messages == 1
 
     async def test_each_disagreement_is_seen(self) -> None:
         """An index that was tampered with never passes."""

@@ -18,9 +18,9 @@ from itertools import groupby
 
 from mailhost.spool.files import Files
 from mailhost.spool.log.entries import CatalogueEntry, DeletionEntry, Entry
+from mailhost.spool.log.findings import Damage, Forgotten, Lost, Report
 from mailhost.spool.log.index import Binding, Deletion
 from mailhost.spool.log.layout import Layout
-from mailhost.spool.log.verify import Damage, Forgotten, Lost, Report
 
 _COPIED_OCTETS = 1024 * 1024
 _ROWS_AT_ONCE = 500
