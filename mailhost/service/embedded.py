@@ -120,7 +120,7 @@ class MailHost(Service):
         """
         Listen at one more endpoint, from the start on.
 
-        @param protocol: `smtp`, `submission` or `pop3`.
+        @param protocol: `smtp`, `submission`, `lmtp` or `pop3`.
         @param endpoint: a Twisted server endpoint string.
         @param tls: `none`, `starttls` or `implicit`; `starttls` where there is a certificate, unless given.
         @param plaintext_login: take passwords before TLS, for loopback.
