@@ -18,6 +18,7 @@ was never acted upon, or is settled.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class Staged:
         self._root = layout.root
         self._writer = writer
         self._fd = -1
-        self._number = 0
+        self._numbers = itertools.count(1)  # several threads take from it
 
     def open(self) -> None:
         """By whoever holds `Layout.lock_start`."""
@@ -83,8 +84,7 @@ class Staged:
 
     def path(self) -> str:
         """For one more copy."""
-        self._number += 1
-        return self._own(f".{self._number}")
+        return self._own(f".{next(self._numbers)}")
 
     def _own(self, end: str) -> str:
         return os.path.join(self._root.staging, self._writer + end)
