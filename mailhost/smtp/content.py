@@ -63,8 +63,8 @@ class Content:
         if measure.octets > limits.message_octets:
             self.refuse(MessageTooLarge(f"the limit is {limits.message_octets} octets"))
             return None
-        # One that came whole, with fewer lines than it may have Received fields, needs no look: nearly all are like that.
-        if self._finder.line_ends > limits.received or self._finder.rest is None or self._hops is not None:
+        # One that has ended with no more lines than it may have Received fields needs no look: most come whole and are like that.
+        if self._finder.line_ends > limits.received or self._finder.rest is None:
             self._count_hops(octets)
         return self.staged.write(octets) if self.refusal is None else None
 

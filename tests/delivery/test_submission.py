@@ -153,6 +153,7 @@ def test_section_without_end() -> None:
         assert message.write(b"X: y\r\n" * 20) is None
         assert len(message._held) <= 1000 + 120
     message.write(b"\r\nbody\r\n")
+    assert not message._held
     with pytest.raises(MessageTooLarge, match="1000"):
         message.commit().send(None)
     assert staged.ends == ["abort"]
