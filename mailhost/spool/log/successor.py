@@ -118,7 +118,11 @@ class Successor:
         self._files.rename(self._path, self._layout.segment(self.id))
         self._path = self._layout.segment(self.id)
         self._files.fault_point("compact.renamed")
-        self._files.sync_directory(self._layout.segments)
+        try:
+            self._files.sync_directory(self._layout.segments)
+        except OSError:  # a second sync may lie about this name: what it replaces must not be unlinked for it
+            self._files.unlink(self._path)
+            raise
         self._files.fault_point("compact.entered")
         self._close()
 
