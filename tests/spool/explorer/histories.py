@@ -129,6 +129,51 @@ def _taken_over(world: World) -> Iterator[Any]:
     yield world.settle()
 
 
+def compaction(world: World) -> Iterator[Any]:
+    """Segments that go because nothing in them is wanted, and others whose rest moves; with the index lost in between."""
+    yield world.start()
+    yield from _mostly_dead(world)
+    yield world.compact()
+    yield world.deliver(ANN, BOB)
+    yield world.remove(BOB)
+    yield from _mostly_dead(world)
+    yield world.compact()
+    yield world.delete(ANN)
+    yield world.stop()
+    world.lose_index()
+    yield world.start()
+    yield world.compact()
+    yield world.deliver(ANN)
+    yield world.stop()
+
+
+def compaction_cut_short(world: World) -> Iterator[Any]:
+    """By the end of its process at each of its steps, and by a disk that fails."""
+    yield world.start()
+    for point in "compact.written", "compact.synced", "compact.renamed", "compact.entered", "compact.indexed":
+        yield from _mostly_dead(world)
+        yield world.die_at(point, world.compact())
+        yield from _taken_over(world)
+    for point in "segment.unlinked", "segment.gone", "segment.forgotten":
+        yield from _mostly_dead(world)
+        yield world.die_at(point, world.compact())
+        yield from _taken_over(world)
+        yield world.compact()
+    for operation in "create", "write", "sync", "rename", "sync_directory":
+        yield from _mostly_dead(world)
+        yield world.failing(operation, errno.EIO, world.compact())
+    yield world.compact()
+    yield world.stop()
+
+
+def _mostly_dead(world: World) -> Iterator[Any]:
+    """Two segments, with little in them that is wanted."""
+    yield world.deliver_at_once([ANN], [ANN, BOB], [ANN], octets=500)
+    yield world.deliver_at_once([ANN], [ANN], octets=900)
+    yield world.deliver(ANN, octets=1300)
+    yield world.delete(ANN, 0, 2, 4, 5)
+
+
 def failures(world: World) -> Iterator[Any]:
     """A disk that fails writes and syncs, runs full, and gets well again."""
     yield world.start()
@@ -171,5 +216,5 @@ def maildirs_of_others(world: World) -> Iterator[Any]:
 
 
 _ALL = [delivery, deletion, large, roll_over, names, restarts]
-LOG: list[Workload] = [*_ALL, kills, failures]
+LOG: list[Workload] = [*_ALL, compaction, compaction_cut_short, kills, failures]
 MAILDIR: list[Workload] = [*_ALL, maildirs_of_others, kills_of_maildirs, failures_of_maildirs]

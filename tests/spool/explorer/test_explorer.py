@@ -14,7 +14,7 @@ from tests.spool.explorer.explorer import explore, recorded
 from tests.spool.explorer.kinds import Log, Maildirs
 from tests.spool.explorer.workloads import Kind, Workload
 
-SHORT = Effort(all_subsets_up_to=0, samples=2, instants=40)
+SHORT = Effort(all_subsets_up_to=0, samples=2, instants=25)
 LONG = Effort(all_subsets_up_to=12, samples=2000)
 PLANTED = Effort(all_subsets_up_to=0, samples=6)
 
@@ -56,6 +56,9 @@ LOG_SYNCS = {
     "segments.Segment._state: self.sync(self.end + len(octets))": histories.failures,
     "recovery.Recovery._replay: files.sync(fd)": histories.kills,
     "recovery.Recovery.take_over: self._files.sync_directory(self._layout.segments)": histories.kills,
+    "successor.Successor._sync: self._files.sync(self._fd)": histories.compaction,
+    "successor.Successor.finish: self._files.sync_directory(self._layout.segments)": histories.compaction,
+    "compaction.Compaction._unlink: self._files.sync_directory(self._layout.segments)": histories.compaction,
 }
 
 MAILDIR_SYNCS = {

@@ -7,11 +7,14 @@ A workload uses a `World`, which keeps the ledger: every request goes into it be
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Protocol
+from unittest import mock
 
 from twisted.internet.defer import Deferred, gatherResults
 
@@ -20,6 +23,7 @@ from mailhost.events import Event
 from mailhost.interfaces import IMaildrop, ISpool
 from mailhost.octets import Measure
 from mailhost.refusal import Refusal
+from mailhost.spool.log.spool import LogSpool
 from tests.spool.explorer.checks import broken, found_as, look, settle
 from tests.spool.explorer.clockwork import Simulation
 from tests.spool.explorer.disk import ROOT, Disk, Killed, Names, SimulatedFiles, Sync
@@ -75,7 +79,7 @@ class World:
 
     def run(self, workload: Workload) -> None:
         """All of it, the spool's end included."""
-        with self.simulation.running():
+        with self.simulation.running(), _unfinished_coroutines():
             os.mkdir(self.directory)
             for part in workload(self):
                 try:
@@ -214,6 +218,14 @@ class World:
         finally:
             maildrop.release()
 
+    async def compact(self) -> None:
+        """As far as the disk lets it."""
+        assert isinstance(self.spool, LogSpool)
+        try:
+            await self.spool.compact()
+        except OSError:
+            pass
+
     # -- maildrops
 
     def _number(self, name: str) -> int:
@@ -240,6 +252,14 @@ class World:
         self.ledger.may_be_named(number, name, None)
         await self.spool.remove(name)
         self.ledger.may_be_named(number, None)
+
+
+@contextlib.contextmanager
+def _unfinished_coroutines() -> Iterator[None]:
+    """Those of a killed process never come to their end, and Python would complain when they are collected."""
+    with mock.patch.object(sys, "unraisablehook", return_value=None):
+        yield
+        gc.collect()
 
 
 Workload = Callable[[World], Iterator[Any]]
