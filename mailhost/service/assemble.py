@@ -36,10 +36,8 @@ from mailhost.service.checkers import SeveralAccounts, accounts_of, make_checker
 from mailhost.service.config import Config, ConfigError, Listen
 from mailhost.service.host import MailHost, Wiring
 from mailhost.service.listen import Door, SessionFactory
+from mailhost.service.spools import make_spool
 from mailhost.smtp.factory import LMTPFactory, SMTPFactory
-from mailhost.spool.log.spool import LogSpool
-from mailhost.spool.maildir.spool import MaildirSpool
-from mailhost.spool.memory import MemorySpool
 from mailhost.wire.census import Census
 
 
@@ -101,7 +99,7 @@ class Assembly:
         @raise ConfigError: parts that do not fit together.
         @raise CertificateError: a certificate that cannot be used.
         """
-        spool = self._given.spool or self._spool(config)
+        spool = self._given.spool or make_spool(config, reactor=self._reactor, observer=self.observer)
         wiring = self._wiring(config, spool, *self._read(config))
         self.config = config
         return MailHost(reactor=self._reactor, spool=spool, wiring=wiring, observer=self.observer)
@@ -173,15 +171,6 @@ class Assembly:
             ),
         }
         return {**ours, **avatars}
-
-    def _spool(self, config: Config) -> ISpool:
-        directory = config.spool_directory
-        if directory is None:
-            return MemorySpool(reactor=self._reactor, observer=self.observer)
-        if config.maildir_pattern is not None:
-            pattern = config.maildir_pattern
-            return MaildirSpool(directory, reactor=self._reactor, observer=self.observer, pattern=pattern)
-        return LogSpool(directory, reactor=self._reactor, observer=self.observer)
 
     def _login(self, portal: Portal, interface: Any, config: Config) -> ILogin:
         return Login(

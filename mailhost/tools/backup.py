@@ -15,10 +15,9 @@ from mailhost.spool.log import backup, restore
 from mailhost.spool.log.backup import Manifest, Taken, Unusable
 from mailhost.spool.log.rebuilding import rebuild
 from mailhost.tools.main import Failed
-from mailhost.tools.owner import become_owner
 from mailhost.tools.progress import Bar
 from mailhost.tools.report import octets_text, show
-from mailhost.tools.spools import directory_of, existing
+from mailhost.tools.spools import existing, place_of
 
 
 def run_backup(parsed: argparse.Namespace) -> int:
@@ -27,7 +26,7 @@ def run_backup(parsed: argparse.Namespace) -> int:
         return _list(target, as_json=parsed.json)
     if parsed.keep is not None and parsed.keep < 1:
         raise Failed("--keep: at least 1, which is this backup")
-    spool = existing(parsed.config)
+    spool = existing(parsed.config).directory
     with _in_words(), Bar("backup") as bar:
         taken = backup.take(Files(), spool, target, bar, parsed.keep)
     show({"directory": target, **taken._asdict()}, _taken_lines(target, taken), as_json=parsed.json)
@@ -54,8 +53,7 @@ def _list(target: str, *, as_json: bool) -> int:
 
 def run_restore(parsed: argparse.Namespace) -> int:
     source = os.path.abspath(parsed.directory)
-    spool = directory_of(parsed.config)
-    become_owner(spool)
+    spool = place_of(parsed.config).directory
     with _in_words():
         manifest = _chosen(source, parsed.manifest)
         if parsed.check:

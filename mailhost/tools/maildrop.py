@@ -25,11 +25,10 @@ from mailhost.tools.accounts import configuration
 from mailhost.tools.exporting import Outgoing, Snapshot
 from mailhost.tools.main import Failed
 from mailhost.tools.mbox import read_mbox
-from mailhost.tools.owner import become_owner
 from mailhost.tools.progress import Bar
 from mailhost.tools.report import show
 from mailhost.tools.sources import Incoming, folders_of, is_maildir, read_maildir
-from mailhost.tools.spools import directory_of, existing, with_spool
+from mailhost.tools.spools import Place, existing, place_of, with_spool
 
 _HEADER_OCTETS = 64 * 1024
 
@@ -48,7 +47,7 @@ def named(config: str, text: str) -> str:
     return f"{canonical_local_part(local_part)}@{canonical_domain(domain)}"
 
 
-def _done(directory: str, name: str, work: Callable[[LogSpool], Coroutine[Any, Any, Any]]) -> Any:
+def _done(place: Place, name: str, work: Callable[[LogSpool], Coroutine[Any, Any, Any]]) -> Any:
     """@raise Failed: also when there is no maildrop of this name."""
 
     async def known(spool: LogSpool) -> Any:
@@ -57,14 +56,14 @@ def _done(directory: str, name: str, work: Callable[[LogSpool], Coroutine[Any, A
         except NoSuchMaildrop:
             raise Failed(f"there is no maildrop {name}") from None
 
-    return with_spool(directory, known)
+    return with_spool(place, known)
 
 
 # ------------------------------------------------------------------------------------------------------- what is there
 
 
 def list_maildrops(parsed: argparse.Namespace) -> int:
-    layout = Layout(Files(), existing(parsed.config))
+    layout = Layout(Files(), existing(parsed.config).directory)
     query = "SELECT name, messages, octets FROM maildrops WHERE name IS NOT NULL ORDER BY name"
     try:
         with reading_index(layout) as index:
@@ -85,9 +84,9 @@ def show_maildrop(parsed: argparse.Namespace) -> int:
         found = [await _described(message) async for message in snapshot.messages(unwatched)]
         return found, snapshot.damaged
 
-    directory = existing(parsed.config)
-    with pinned(Files(), Layout(Files(), directory)):
-        found, damaged = _done(directory, name, look)
+    place = existing(parsed.config)
+    with pinned(Files(), Layout(Files(), place.directory)):
+        found, damaged = _done(place, name, look)
     lines = [
         f"{one['number']:6} {one['unique_id']} {one['time']} {one['octets']:9} <{one['reverse_path']}> {one['subject']}"
         for one in found
@@ -150,15 +149,14 @@ def _ask(question: str) -> None:
 def import_mail(parsed: argparse.Namespace) -> int:
     name = named(parsed.config, parsed.maildrop)
     source = os.path.abspath(parsed.source)
-    directory = directory_of(parsed.config)
-    become_owner(directory)
+    place = place_of(parsed.config)
     messages = _read(source, parsed.kind)
 
     async def bring(spool: LogSpool) -> importing.Imported:
-        with _alone(directory), Bar("import") as bar:
+        with _alone(place.directory), Bar("import") as bar:
             return await importing.bring(spool, name, messages, bar)
 
-    result = with_spool(directory, bring)
+    result = with_spool(place, bring)
     left = folders_of(source) if is_maildir(source) else []
     lines = [f"{name}: {result.added} messages added, {result.known} known already"]
     if left:
@@ -198,9 +196,9 @@ def export_mail(parsed: argparse.Namespace) -> int:
         with Bar("export") as bar:
             return await write(spool, name, target, bar)
 
-    directory = existing(parsed.config)
-    with pinned(Files(), Layout(Files(), directory)):
-        result: exporting.Exported = _done(directory, name, give)
+    place = existing(parsed.config)
+    with pinned(Files(), Layout(Files(), place.directory)):
+        result: exporting.Exported = _done(place, name, give)
     lines = [f"{target}: {result.written} messages"]
     lines += [f"left out, damaged: {unique_id}" for unique_id in result.damaged]
     show({"maildrop": name, "target": target, **result._asdict()}, lines, as_json=parsed.json)

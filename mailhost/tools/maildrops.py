@@ -12,11 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from mailhost.delivery.address_book import canonical_domain, canonical_local_part
+from mailhost.events import unobserved
 from mailhost.interfaces import ISpool
 from mailhost.refusal import NoSuchMaildrop, Refusal
 from mailhost.service.config import Config
 from mailhost.service.observers import explain
-from mailhost.spool.log.spool import LogSpool
+from mailhost.service.spools import make_spool
 from mailhost.tools.main import Failed
 from mailhost.tools.owner import become_owner
 
@@ -64,7 +65,7 @@ def _with_spool(config: Config, name: str, work: Callable[[ISpool], Awaitable[No
 
     async def main(reactor: Any) -> None:
         try:
-            outcome.append(await _done(LogSpool(directory, reactor=reactor), name, work))
+            outcome.append(await _done(make_spool(config, reactor=reactor, observer=unobserved), name, work))
         except Refusal as refusal:
             outcome.append(refusal)
 

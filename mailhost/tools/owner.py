@@ -4,6 +4,7 @@ Whose files these are.  All files of a spool belong to one user, and nothing may
 
 from __future__ import annotations
 
+import codecs
 import os
 import pwd
 
@@ -30,6 +31,9 @@ def become_owner(path: str) -> None:
         return
     if os.geteuid() != 0:
         raise Failed(f"{path} belongs to {_name(user)}; run this as {_name(user)} or as root")
+    codecs.lookup(
+        "ascii"
+    )  # Python looks for codecs when they are wanted, and its library may be out of that user's reach
     if _known(user):
         os.initgroups(_name(user), group)
     else:

@@ -20,13 +20,13 @@ from mailhost.spool.log.verify import verify
 from mailhost.tools.main import Failed
 from mailhost.tools.progress import Bar
 from mailhost.tools.report import octets_text, show
-from mailhost.tools.spools import existing, with_spool
+from mailhost.tools.spools import Place, existing, with_spool
 
 # -------------------------------------------------------------------------------------------------------------- status
 
 
 def status(parsed: argparse.Namespace) -> int:
-    found = state_of(Files(), existing(parsed.config))
+    found = state_of(Files(), existing(parsed.config).directory)
     show(found, _status_lines(found), as_json=parsed.json)
     return 0 if found["index"] == "good" else 1
 
@@ -84,7 +84,7 @@ def _status_lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def run_verify(parsed: argparse.Namespace) -> int:
-    report = _verified(existing(parsed.config))
+    report = _verified(existing(parsed.config).directory)
     show(_as_json(report), _report_lines(report), as_json=parsed.json)
     return 0 if report.is_good else 1
 
@@ -147,21 +147,21 @@ def _report_lines(report: Report) -> Iterator[str]:
 
 
 def run_repair(parsed: argparse.Namespace) -> int:
-    directory = existing(parsed.config)
-    before = _verified(directory)
+    place = existing(parsed.config)
+    before = _verified(place.directory)
     listed = None
     if before.needs_repair:
-        listed = _repair(directory, before)
-    after = _verified(directory) if before.needs_repair else before
+        listed = _repair(place, before)
+    after = _verified(place.directory) if before.needs_repair else before
     found = {"repaired": before.needs_repair, "found": _as_json(before), "left": _as_json(after), "list": listed}
     show(found, _repair_lines(before, after, listed), as_json=parsed.json)
     return 0 if after.is_good else 1
 
 
-def _repair(directory: str, report: Report) -> str | None:
+def _repair(place: Place, report: Report) -> str | None:
     """@return: where what was lost is listed, if anything was."""
     files = Files()
-    layout = Layout(files, directory)
+    layout = Layout(files, place.directory)
     try:
         with inspection.pinned(files, layout):
             listed = repair.set_aside(files, layout, report)
@@ -169,10 +169,10 @@ def _repair(directory: str, report: Report) -> str | None:
                 repair.unlist(layout, report.lost)
                 repair.forget_missing_segments(files, layout)
     except (OSError, sqlite3.Error) as error:
-        raise Failed(f"{directory}: {error}") from None
+        raise Failed(f"{place.directory}: {error}") from None
     entries = repair.restatements(report)
     if entries:
-        with_spool(directory, lambda spool: spool.restate(entries))
+        with_spool(place, lambda spool: spool.restate(entries))
     return listed
 
 
@@ -196,7 +196,7 @@ def _repair_lines(before: Report, after: Report, listed: str | None) -> Iterator
 
 
 def run_rebuild_index(parsed: argparse.Namespace) -> int:
-    directory = existing(parsed.config)
+    directory = existing(parsed.config).directory
     told: list[str] = []
 
     def tell(event: Event) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from mailhost.events import Event, Notice, Trouble
 from mailhost.refusal import Refusal
+from mailhost.service.config import Config
 from mailhost.service.observers import explain
+from mailhost.service.spools import make_log_spool
 from mailhost.spool.log.spool import LogSpool
 from mailhost.tools.accounts import configuration
 from mailhost.tools.main import Failed
@@ -25,35 +27,40 @@ from mailhost.tools.owner import become_owner
 T = TypeVar("T")
 
 
-def directory_of(path: str) -> str:
+class Place(NamedTuple):
+    """A log spool that a configuration names."""
+
+    config: Config
+    directory: str
+
+
+def place_of(path: str) -> Place:
     """
-    Where a configuration's log spool is or will be.
+    Where a configuration's log spool is or will be; from here on we are its user.
 
     @param path: of the configuration.
-    @raise Failed: its spool is of another kind.
+    @raise Failed: its spool is of another kind, or somebody else's.
     """
     config = configuration(path)
-    kind = config.spool.partition(":")[0]
-    if kind != "log" or config.spool_directory is None:
+    if config.spool.partition(":")[0] != "log" or config.spool_directory is None:
         raise Failed(f'{path}: spool = "{config.spool}": this is for log spools')
-    return config.spool_directory
+    become_owner(config.spool_directory)
+    return Place(config, config.spool_directory)
 
 
-def existing(path: str) -> str:
+def existing(path: str) -> Place:
     """
-    The directory of a spool that is there; from here on we are its user.
+    One that is there.
 
-    @param path: of the configuration.
-    @raise Failed: there is none, or it is somebody else's.
+    @raise Failed: as `place_of`, or there is none yet.
     """
-    directory = directory_of(path)
-    if not os.path.isdir(os.path.join(directory, "segments")):
-        raise Failed(f"{directory}: there is no spool yet")
-    become_owner(directory)
-    return directory
+    place = place_of(path)
+    if not os.path.isdir(os.path.join(place.directory, "segments")):
+        raise Failed(f"{place.directory}: there is no spool yet")
+    return place
 
 
-def with_spool(directory: str, work: Callable[[LogSpool], Awaitable[T]]) -> T:
+def with_spool(place: Place, work: Callable[[LogSpool], Awaitable[T]]) -> T:
     """
     Start a spool, do something, stop it.
 
@@ -67,7 +74,7 @@ def with_spool(directory: str, work: Callable[[LogSpool], Awaitable[T]]) -> T:
             told.append(event.what)
 
     async def main(reactor: Any) -> None:
-        spool = LogSpool(directory, reactor=reactor, observer=observe)
+        spool = make_log_spool(*place, reactor=reactor, observer=observe)
         try:
             await spool.start()
             try:
