@@ -29,6 +29,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from mailhost.spool.files import Files
+from mailhost.spool.networks import check_local
 
 DEFAULT_PATTERN = "%d/%n"
 
@@ -79,8 +80,13 @@ class Layout:
         self.root = Root(os.path.abspath(directory))
 
     def prepare(self) -> None:
-        """Make the spool's own folder, durably."""
+        """
+        Make the spool's own folder, durably.
+
+        @raise SpoolUnavailable: this directory cannot hold a spool; its cause is one line for the operator.
+        """
         files, root = self._files, self.root
+        check_local(files, root.path)
         if not files.exists(root.own):
             files.sync_directory(os.path.dirname(root.path))  # the spool's own name
         for directory in root.own, root.staging, root.removed:

@@ -168,6 +168,24 @@ class FailureTests(MaildirSpoolTestCase):
         await spool.stop()
 
 
+class NetworkTests(MaildirSpoolTestCase):
+    """File systems that keep no promise."""
+
+    async def test_refused(self) -> None:
+        """A spool does not start on one, and says which it is."""
+
+        class Network(Files):
+            def file_system(self, path: str) -> str:
+                return "nfs4"
+
+        directory = self.new_directory()
+        spool = self.spool(directory, files=Network())
+        with pytest.raises(SpoolUnavailable) as caught:
+            await spool.start()
+        assert "nfs4" in str(caught.value.cause)
+        assert os.listdir(directory) == []
+
+
 class UnremovableTests(MaildirSpoolTestCase):
     """A deletion that is durable and cannot be finished."""
 
