@@ -315,6 +315,9 @@ class ILogin(Interface):
         @param protected: TLS is up, or the listener allows plaintext logins.
         """
 
+    def takes_digests() -> bool:
+        """Whether there is a checker of IUsernameHashedPassword, as APOP needs one."""
+
     def log_in(credentials: Any, client: Client) -> Awaitable[ILoggedIn]:
         """
         @param credentials: of a `twisted.cred.credentials` interface, usernames in octets.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.cred.credentials import IAnonymous, IUsernamePassword
+from twisted.cred.credentials import IAnonymous, IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -59,6 +59,9 @@ class Login:
         if protected and IUsernamePassword in self._portal.listCredentialsInterfaces():
             return (b"PLAIN", b"LOGIN")
         return ()
+
+    def takes_digests(self) -> bool:
+        return IUsernameHashedPassword in self._portal.listCredentialsInterfaces()
 
     async def log_in(self, credentials: Any, client: Client) -> ILoggedIn:
         if IAnonymous.providedBy(credentials):

@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.credentials import IUsernameHashedPassword, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.threads import deferToThread
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from mailhost.cred import passwd_format, prepare, scram
 from mailhost.cred.discreet import octets
@@ -39,8 +39,6 @@ _MOST_WAITING = 500
 @implementer(ICredentialsChecker, IAccounts, IQuotas, IAccountTerms)
 class PasswdChecker:
     """Checks user names and passwords against a `passwd` file."""
-
-    credentialInterfaces = (IUsernamePassword,)
 
     def __init__(
         self,
@@ -90,7 +88,15 @@ class PasswdChecker:
 
     # -- ICredentialsChecker
 
+    @property
+    def credentialInterfaces(self) -> tuple[type[Interface], ...]:
+        """Digests of passwords can be checked where passwords are plain."""
+        plain = any(isinstance(account.verifier, scram.Plain) for account in self._file.value.values())
+        return (IUsernamePassword, IUsernameHashedPassword) if plain else (IUsernamePassword,)
+
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
+        if IUsernameHashedPassword.providedBy(credentials) and not IUsernamePassword.providedBy(credentials):
+            return Deferred.fromCoroutine(self._check_digest(credentials))
         name, password = prepare.name_of(octets(credentials.username)), octets(credentials.password)
         look = self._file.look_is_due()
         if not look and self._is_right_at_once(name, password):
@@ -123,6 +129,18 @@ class PasswdChecker:
         if verified is None or verified[0] != account.verifier:
             return False
         return hmac.compare_digest(verified[1], self._digest(name, password))
+
+    async def _check_digest(self, credentials: Any) -> bytes | tuple[()]:
+        name = prepare.name_of(octets(credentials.username))
+        if self._file.look_is_due():
+            await self._file.look()
+        account = self._file.value.get(name)
+        verifier = account.verifier if account is not None else None
+        # Who is not there, or has a verifier that tells no password, is answered as a wrong digest is.
+        password = verifier.password if isinstance(verifier, scram.Plain) else self._key
+        if not credentials.checkPassword(password) or not isinstance(verifier, scram.Plain):
+            raise UnauthorizedLogin
+        return _avatar_id(name)
 
     async def _verify(self, verifier: scram.Verifier | None, password: bytes) -> bool:
         if not self._iterations:  # plain passwords and nothing else

@@ -11,6 +11,7 @@ from mailhost.events import Observer, unobserved
 from mailhost.interfaces import ILogin
 from mailhost.limits import Limits, Offered
 from mailhost.pop3 import replies
+from mailhost.pop3.apop import timestamp
 from mailhost.pop3.session import Session
 from mailhost.pop3.texts import ENGLISH_TAG, shipped
 from mailhost.wire.conversation import Output
@@ -34,6 +35,7 @@ class POP3Factory(ConversationFactory):
         plaintext_login: bool = False,
         language: bytes = ENGLISH_TAG,
         offered: Callable[[], Offered] = Offered,
+        apop: bool = False,
     ) -> None:
         """
         @param login: whose avatars are IMaildrop.
@@ -44,6 +46,7 @@ class POP3Factory(ConversationFactory):
         @param plaintext_login: take passwords without TLS too.
         @param language: what `LANG *` means.
         @param offered: the terms that CAPA names before a login, asked for each time.
+        @param apop: offer APOP, where a checker can answer it.
         @raise ValueError: there is no such language.
         """
         super().__init__(
@@ -56,7 +59,9 @@ class POP3Factory(ConversationFactory):
             implicit_tls=implicit_tls,
         )
         self._login = login
+        self._hostname = hostname
         self._greeting = replies.greeting(hostname)
+        self._apop = apop
         self._plaintext_login = plaintext_login
         self._offered = offered
         self._languages = shipped()
@@ -66,11 +71,12 @@ class POP3Factory(ConversationFactory):
         self._preferred_language = preferred
 
     def session(self, out: Output, client: Client) -> Session:
+        stamp = timestamp(self._hostname) if self._apop and self._login.takes_digests() else b""
         return Session(
             out,
             client,
             login=self._login,
-            greeting=self._greeting,
+            greeting=replies.greeting(self._hostname, stamp) if stamp else self._greeting,
             limits=self.limits,
             observer=self.observer,
             clock=self.clock,
@@ -79,6 +85,7 @@ class POP3Factory(ConversationFactory):
             languages=self._languages,
             preferred_language=self._preferred_language,
             offered=self._offered,
+            timestamp=stamp,
         )
 
     def too_many(self) -> bytes:

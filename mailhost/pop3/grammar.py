@@ -7,6 +7,8 @@ space; in USER and PASS every octet behind the first space is the argument's own
 
 from __future__ import annotations
 
+import re
+
 from mailhost.refusal import Refusal
 
 # RFC 4616 2: a name has at most 255 octets; no address is longer (RFC 5321 4.5.3.1).
@@ -14,6 +16,7 @@ _USERNAME_OCTETS = 255
 # Python refuses to read numbers of thousands of digits, and nobody has so many messages or lines.
 _DIGITS = 18
 _BEYOND_ALL = 10**_DIGITS
+_DIGEST = re.compile(rb"[0-9A-Fa-f]{32}")
 
 
 class BadSyntax(Refusal):
@@ -60,6 +63,18 @@ def password(argument: bytes) -> bytes:
     if not _is_utf8(argument):
         raise BadSyntax("a password is in UTF-8")
     return argument
+
+
+def apop(argument: bytes) -> tuple[bytes, bytes]:
+    """
+    APOP (RFC 1939 7).
+
+    @return: the name, and the digest in lower case.
+    """
+    name, _, digest = argument.rpartition(b" ")
+    if not name or not _DIGEST.fullmatch(digest):
+        raise BadSyntax("a name and a digest are wanted")
+    return username(name), digest.lower()
 
 
 def language(argument: bytes) -> bytes | None:

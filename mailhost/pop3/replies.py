@@ -2,7 +2,7 @@
 All that a POP3 server of ours says, each reply named once, and the one table from refusal to reply.
 
 A first line has at most 512 octets (RFC 2449 4).  No text begins with `[` unless it is a response code (RFC 2449 8, RFC 3206),
-and the greeting holds no `<`, which would offer APOP (RFC 1939 7).
+and the greeting holds no `<` but APOP's (RFC 1939 7).
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ TOO_MANY_CONNECTIONS = _err(b"[SYS/TEMP] too many connections; try again later",
 # -- replies that are made
 
 
-def greeting(hostname: str) -> Reply:
-    return _ok(hostname.encode("ascii") + b" ready")
+def greeting(hostname: str, timestamp: bytes = b"") -> Reply:
+    """@param timestamp: where APOP is offered; a greeting that holds one offers it (RFC 1939 7)."""
+    return _ok(hostname.encode("ascii") + b" ready" + (b" " + timestamp if timestamp else b""))
 
 
 def capabilities(mechanisms: Sequence[bytes], *, stls: bool, offered: Offered = NO_TERMS) -> Reply:

@@ -27,6 +27,7 @@ from mailhost.interfaces import IContent, ILoggedIn, ILogin, IMaildrop, IVisit, 
 from mailhost.limits import Limits, Offered, Terms
 from mailhost.octets import BareLineFeed, LineTooLong, Unread
 from mailhost.pop3 import grammar, listings, replies
+from mailhost.pop3.apop import Digest
 from mailhost.pop3.replies import Reply
 from mailhost.pop3.retrieval import BLOCK_OCTETS, Top, read
 from mailhost.pop3.texts import ENGLISH, Language, Languages
@@ -69,12 +70,14 @@ class Session:
         languages: Languages,
         preferred_language: Language = ENGLISH,
         offered: Callable[[], Offered] = Offered,
+        timestamp: bytes = b"",
     ) -> None:
         """
         @param stls: TLS can be started.
         @param languages: that LANG offers; a session begins in English.
         @param preferred_language: what `LANG *` means.
         @param offered: the terms that hold before a login.
+        @param timestamp: the greeting's, where APOP is offered.
         @param plaintext_login: passwords are taken without TLS too; for loopback and tests.
         """
         self._out = out
@@ -89,6 +92,7 @@ class Session:
         self._languages = languages
         self._preferred_language = preferred_language
         self._offered = offered
+        self._timestamp = timestamp
 
         self.state = State.AUTHORIZATION
         self._username: bytes | None = None  # between USER and PASS
@@ -298,6 +302,13 @@ class Session:
             return self._error(replies.USER_FIRST)
         return await self._log_in(UsernamePassword(username, grammar.password(argument)))
 
+    async def _apop(self, argument: bytes) -> Reply:
+        if not self._timestamp:
+            return replies.NOT_OFFERED
+        self._username = None
+        username, digest = grammar.apop(argument)
+        return await self._log_in(Digest(self._timestamp, username, digest))
+
     async def _auth(self, argument: bytes) -> Reply:
         if not argument.strip(b" "):
             return replies.mechanism_list(self._mechanisms())
@@ -480,11 +491,6 @@ class Session:
         self._observer(MessagesDeleted(self._client, tuple(listing.unique_ids[number - 1] for number in deleted)))
 
 
-async def _not_offered(session: Session, argument: bytes) -> Reply:
-    """An optional command: asking for it is no mistake."""
-    return replies.NOT_OFFERED
-
-
 _ERRORS = (grammar.BadSyntax, sasl.Malformed, LoginFailed)
 """Refusals that count as a client's mistakes."""
 
@@ -498,7 +504,7 @@ _COMMANDS = {
     b"USER": Command(Session._user, _AUTHORIZATION),
     b"PASS": Command(Session._pass, _AUTHORIZATION),
     b"AUTH": Command(Session._auth, _AUTHORIZATION),
-    b"APOP": Command(_not_offered, _BOTH),
+    b"APOP": Command(Session._apop, _AUTHORIZATION),
     b"LANG": Command(Session._lang, _BOTH),
     b"UTF8": Command(Session._utf8_mode, _AUTHORIZATION),
     b"NOOP": Command(Session._noop, _TRANSACTION),

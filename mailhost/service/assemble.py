@@ -267,7 +267,7 @@ def _of_pop3(config: Config, terms: TermsBook) -> dict[str, Any]:
     if texts.shipped().find(language.encode("utf-8")) is None:
         known = b", ".join(line.partition(b" ")[0] for line in texts.shipped().listing()).decode("ascii")
         raise ConfigError(f'pop3: language: "{language}" is none of {known}')
-    return {"offered": terms.offered, "language": language.encode("ascii")}
+    return {"offered": terms.offered, "language": language.encode("ascii"), "apop": config.pop3.apop}
 
 
 def _terms(config: Config, checkers: Sequence[ICredentialsChecker]) -> TermsBook:

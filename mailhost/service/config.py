@@ -100,6 +100,7 @@ class POP3Table:
     domains: Mapping[Domain, DomainTerms] = field(default_factory=dict)
     language: str = "en"
     """What `LANG *` means."""
+    apop: bool = False
 
     @property
     def terms(self) -> Terms:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
+from twisted.cred.credentials import IUsernameHashedPassword
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -115,13 +116,21 @@ class FakeLogin:
         self.on_log_in: Hook = at_once
         self.clients: list[Client] = []
         self.offered: Sequence[bytes] = (b"PLAIN", b"LOGIN")
+        self.digests = True
 
     def mechanisms(self, protected: bool) -> Sequence[bytes]:
         return self.offered if protected else ()
 
+    def takes_digests(self) -> bool:
+        return self.digests
+
     async def log_in(self, credentials: Any, client: Client) -> ILoggedIn:
         self.clients.append(client)
         await self.on_log_in()
+        if IUsernameHashedPassword.providedBy(credentials):
+            if credentials.username == NAME and credentials.checkPassword(PASSWORD):
+                return FakeLoggedIn(NAME, self.maildrop)
+            raise LoginFailed
         if (credentials.username, credentials.password) != (NAME, PASSWORD):
             raise LoginFailed
         return FakeLoggedIn(NAME, self.maildrop)

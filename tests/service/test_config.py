@@ -170,7 +170,7 @@ def numbers() -> dict[str, float]:
         name: float(value)
         for table in (Limits(), POP3Table())
         for name in table.__dataclass_fields__
-        if isinstance(value := getattr(table, name), int | float)
+        if isinstance(value := getattr(table, name), int | float) and not isinstance(value, bool)
     }
 
 
