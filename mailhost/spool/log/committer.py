@@ -15,13 +15,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from mailhost.events import Observer, Trouble
+from mailhost.events import Notice, Observer, Trouble
 from mailhost.refusal import Refusal, SpoolFull, SpoolUnavailable
 from mailhost.spool.log.entries import Entry
 from mailhost.spool.log.index import Change
 from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.pace import Pace
-from mailhost.spool.log.records import DELETION
+from mailhost.spool.log.records import DELETION, MESSAGE
 from mailhost.spool.log.writer import Writer, is_full, refusal_of
 
 _FIRST_PAUSE_SECONDS = 0.5
@@ -38,7 +38,17 @@ class Committer:
     after a failure whose fence could not be written, until it could.
     """
 
-    def __init__(self, reactor: Any, writer: Writer, indexer: Indexer, pace: Pace, observer: Observer) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        writer: Writer,
+        indexer: Indexer,
+        pace: Pace,
+        observer: Observer,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """@param make_room: called in the thread when the disk is full; says whether there is more room now."""
+        self._make_room = make_room
         self._reactor = reactor
         self._writer = writer
         self._indexer = indexer
@@ -77,7 +87,7 @@ class Committer:
 
     def _may_empty(self, entry: Entry) -> bool:
         """A deletion is tried on a full disk too: it is how the disk gets room."""
-        return entry.kind == DELETION and isinstance(self.refusal, SpoolFull) and self._writer.is_ready
+        return entry.kind == DELETION and isinstance(self.refusal, SpoolFull)
 
     # -- one group
 
@@ -126,8 +136,11 @@ class Committer:
                 return self._writer.write(group)
             except OSError as error:
                 failed = error
+        has_room = self._make_room_for(group, failed)
         if not self._writer.owes_fences:  # the segment could not even be begun
-            raise failed
+            if not has_room:
+                raise failed
+            return self._writer.write(group)
         self._tell(Trouble("the spool's disk failed a write or a sync; nothing of that group was acknowledged", failed))
         self._writer.begin_segment()
         if not is_full(failed):
@@ -137,6 +150,10 @@ class Committer:
         except OSError:
             self._writer.begin_segment()
             raise
+
+    def _make_room_for(self, group: list[Entry], failed: OSError) -> bool:
+        """For deletions, and what is said of maildrops; messages have to wait until there is room."""
+        return is_full(failed) and any(entry.kind != MESSAGE for entry in group) and self._make_room()
 
     def _tell(self, event: Trouble) -> None:
         self._reactor.callFromThread(self._observer, event)
@@ -177,6 +194,8 @@ class Committer:
 
     def _refuse(self, refusal: Refusal) -> None:
         """Take nothing until a new segment could be begun, or some time has passed on a full disk."""
+        if self.refusal is None:
+            self._observer(Trouble("the spool takes no mail until its disk does", refusal.cause))
         self.refusal = refusal
         if self._mending is None and not self._stopping:
             self._mending = self._reactor.callLater(self._pause, self._mend)
@@ -192,17 +211,27 @@ class Committer:
 
     def _mend_in_thread(self) -> None:
         try:
-            if not self._writer.is_ready:
-                self._writer.begin_segment()
+            self._begin_segment()
         except OSError as error:
             self._reactor.callFromThread(self._mended, refusal_of(error))
         else:
             self._reactor.callFromThread(self._mended, None)
 
+    def _begin_segment(self) -> None:
+        try:
+            if not self._writer.is_ready:
+                self._writer.begin_segment()
+        except OSError as error:
+            if not (is_full(error) and self._make_room()):
+                raise
+            self._writer.begin_segment()
+
     def _mended(self, refusal: Refusal | None) -> None:
-        self.refusal = None
         if refusal is not None:
             self._refuse(refusal)
+        else:
+            self.refusal = None
+            self._observer(Notice("the spool's disk is tried again"))
         self._ended(None)
 
     # -- the thread

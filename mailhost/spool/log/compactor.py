@@ -50,6 +50,7 @@ class Compactor:
         self._pause: Deferred[None] | None = None
         self._owed = 0.0
         self._hurry = False
+        self._complained = ""  # of what, so that it is said once
         self._stopping = True
 
     def start(self) -> None:
@@ -69,7 +70,8 @@ class Compactor:
         try:
             await self.run()
         except (OSError, sqlite3.Error, SpoolUnavailable) as error:
-            if not self._stopping and not _comes_right(error):
+            if not self._stopping and not _comes_right(error) and str(error) != self._complained:
+                self._complained = str(error)
                 self._observer(Trouble("compaction could not go on; it is tried again", error))
         except Exception as error:
             self._observer(Bug("compaction", error))
@@ -100,6 +102,7 @@ class Compactor:
                     await self._rest(octets)
             finally:
                 await self._threads.run(_close, steps)
+            self._complained = ""
             gain = self._compaction.gain()
             if gain.segments:
                 self._observer(Notice(f"compaction: {gain.segments} segments are gone, {gain.octets} octets in all"))

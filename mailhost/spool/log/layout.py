@@ -7,6 +7,8 @@ Where things are in a spool's directory, and whether we may use it at all.
     index.sqlite3   derived; may be deleted with -wal and -shm while no host runs
     locks/          one file per maildrop id, `catalogue` for whoever changes names, `compaction`; never unlinked
                     `requests` is memory that all processes share, see `requests`
+    reserve         holds room for a full disk, see `room`
+    retention       what the clocks said last, see `retention`
     quarantine/     what was cut off or fenced, for a person to look at
 """
 
@@ -55,6 +57,8 @@ class Layout:
         self.locks = os.path.join(self.root, "locks")
         self.quarantine = os.path.join(self.root, "quarantine")
         self.index = os.path.join(self.root, "index.sqlite3")
+        self.reserve = os.path.join(self.root, "reserve")
+        self.retention = os.path.join(self.root, "retention")
         self._version = os.path.join(self.root, "VERSION")
 
     def lock_start(self) -> int:

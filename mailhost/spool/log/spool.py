@@ -24,7 +24,6 @@ from mailhost.spool.log.compactor import Compactor
 from mailhost.spool.log.contents import Contents
 from mailhost.spool.log.counts import Counts
 from mailhost.spool.log.entries import Entry
-from mailhost.spool.log.holdings import NOTHING_HELD
 from mailhost.spool.log.index import Index
 from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.large import LargeFile
@@ -35,9 +34,12 @@ from mailhost.spool.log.maildrop import LogMaildrop, Parts
 from mailhost.spool.log.pace import Pace
 from mailhost.spool.log.recovery import Recovery
 from mailhost.spool.log.requests import Requests
+from mailhost.spool.log.retention import Retention, read_clocks
+from mailhost.spool.log.room import Room
 from mailhost.spool.log.segments import Readers
 from mailhost.spool.log.staging import Drop, StagedMessage, Staging
 from mailhost.spool.log.threads import Threads
+from mailhost.spool.log.undelete import Deleted, Undelete
 from mailhost.spool.log.unique_ids import UniqueIds
 from mailhost.spool.log.writer import Writer
 
@@ -58,6 +60,9 @@ class LogSpool:
         segment_octets: int = 64 * 1024 * 1024,
         large_octets: int = 1024 * 1024,
         compact_octets_per_second: int = 8 * 1024 * 1024,
+        keep_deleted_seconds: float = 0,
+        floor_octets: int = 64 * 1024 * 1024,
+        reserve_octets: int = 0,
         files: Files | None = None,
     ) -> None:
         """
@@ -66,6 +71,10 @@ class LogSpool:
         @param segment_octets: a segment that has grown so far is sealed, and another one begun.
         @param large_octets: a message that grows beyond this gets a file of its own.
         @param compact_octets_per_second: how fast segments are read to get back the space of what was deleted; 0 for no bound.
+        @param keep_deleted_seconds: for so long deleted mail can be had again; its space comes back later.
+        @param floor_octets: with less than this free on the disk no mail is taken.  The default leaves room for what one segment's
+            compaction writes and for the index's own log.
+        @param reserve_octets: held in a file, for deletions, index and compaction on a disk that others have filled; 0 for none.
         """
         self._reactor = reactor
         self._observer = observer
@@ -76,23 +85,27 @@ class LogSpool:
         self._threads = threads = Threads(reactor)
         self._large_threads = Threads(reactor)
         self._readers = Readers(files, layout)
+        self._room = Room(reactor, files, layout, threads, observer, floor_octets, reserve_octets)
         self._unique_ids = UniqueIds()
         self._recovery = Recovery(files, layout, counts, index, self._tell)
         self._indexer = Indexer(reactor, files, index, threads, observer, self._change_over)
         self._writer = Writer(files, layout, segment_octets, self._tell)
         self._pace = Pace(reactor.seconds)
-        self._committer = Committer(reactor, self._writer, self._indexer, self._pace, observer)
+        self._committer = Committer(reactor, self._writer, self._indexer, self._pace, observer, self._make_room)
         self._catalogue = Catalogue(files, layout, counts, index, threads, self._committer, self._indexer)
-        self._staging = Staging(files, self._catalogue, self._committer, large_octets, self._begin_large)
+        self._staging = Staging(files, self._catalogue, self._committer, self._room, large_octets, self._begin_large)
         self._requests = Requests(files, layout.requests)
         self._locks = Locks(reactor, files, layout, threads, self._requests)
         self._listings = Listings(index, threads)
         contents = Contents(files, threads, self._readers, observer)
         self._parts = Parts(files, threads, self._committer, self._indexer, self._listings, contents)
+        self._undelete = Undelete(index, threads, contents, self.stage)
+        self._retention = Retention(files, layout, keep_deleted_seconds, self._tell)
         compaction = Compaction(files, layout, index, segment_octets, self._tell, self._readers.let_go)
         self._compactor = Compactor(
             reactor, compaction, observer, compact_octets_per_second, self._before_compaction, self._is_disk_slow
         )
+        self._room.when_short = self._compactor.hurry
         self._running = False
 
     def _tell(self, event: Event) -> None:
@@ -105,7 +118,11 @@ class LogSpool:
     def _before_compaction(self) -> int:
         """@return: what was deleted later is held back."""
         self._readers.let_go_of_gone()
-        return NOTHING_HELD
+        return self._retention.since(read_clocks())
+
+    def _make_room(self) -> bool:
+        """In the committer's thread."""
+        return self._room.release()
 
     def _is_disk_slow(self) -> bool:
         return self._writer.sync_seconds > _SLOW_SYNC_SECONDS
@@ -124,12 +141,14 @@ class LogSpool:
             raise
         self._committer.start()
         self._compactor.start()
+        self._room.start()
         self._running = True
 
     def _open(self) -> None:
         starting = self._layout.lock_start()
         try:
             self._layout.prepare()
+            self._room.open()
             self._counts.open()
             self._requests.open()
             self._recovery.run()
@@ -150,6 +169,7 @@ class LogSpool:
         if not self._running:
             return
         self._running = False
+        self._room.stop()
         await self._compactor.stop()
         await self._committer.stop()
         await self._indexer.stop()
@@ -190,8 +210,10 @@ class LogSpool:
         @param flags: letters as in a Maildir's names.
         """
         self._check_running()
-        if self._committer.refusal is not None:
-            raise self._committer.refusal
+        self._room.count(0)
+        refusal = self._committer.refusal or self._room.refusal
+        if refusal is not None:
+            raise refusal
         drops: dict[int, Drop] = {}
         for name, fields in copies:
             maildrop = self._catalogue.known(name)
@@ -218,6 +240,25 @@ class LogSpool:
         """
         self._check_running()
         return await self._compactor.run()
+
+    async def deleted(self, name: str) -> list[Deleted]:
+        """What was deleted from a maildrop and can still be had, in the order of its deletion.  @raise NoSuchMaildrop: there is none."""
+        maildrop = await self._named(name)
+        if self._indexer.behind:
+            await self._indexer.caught_up()
+        return await self._undelete.deleted(maildrop)
+
+    async def undelete(self, name: str, unique_ids: Sequence[str]) -> list[str]:
+        """
+        Deliver deleted messages again, each as a new one; durable on return.
+
+        @return: their new unique ids, in the same order.
+        @raise NoSuchMessage: one was not deleted, or is not there any more; those before it have been delivered.
+        """
+        maildrop = await self._named(name)
+        if self._indexer.behind:
+            await self._indexer.caught_up()
+        return [await self._undelete.undelete(maildrop, name, unique_id) for unique_id in unique_ids]
 
     async def restate(self, entries: Sequence[Entry]) -> None:
         """Append records of what the index knows already, durably: their first ones were damaged."""

@@ -10,18 +10,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from zlib import crc32
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from mailhost.envelope import Envelope, Outcome
 from mailhost.interfaces import IStagedMessage
 from mailhost.octets import Measure
-from mailhost.refusal import SpoolUnavailable
+from mailhost.refusal import Refusal, SpoolUnavailable
 from mailhost.spool.files import Files
 from mailhost.spool.log import records
 from mailhost.spool.log.catalogue import Catalogue
 from mailhost.spool.log.committer import Committer
 from mailhost.spool.log.entries import MessageEntry, octets_of_fields
+from mailhost.spool.log.room import Room
 
 
 class Drop:
@@ -53,10 +54,12 @@ class Staging:
         files: Files,
         catalogue: Catalogue,
         committer: Committer,
+        room: Room,
         large_octets: int,
         begin_large: Callable[[int], ILarge],
     ) -> None:
         """@param begin_large: a new file for a message, given the octets its metadata will need."""
+        self.room = room
         self.files = files
         self.catalogue = catalogue
         self.committer = committer
@@ -83,6 +86,7 @@ class StagedMessage:
         "_large",
         "_measure",
         "_octets",
+        "_refusal",
         "_staging",
         "_time",
         "unique_id",
@@ -103,6 +107,7 @@ class StagedMessage:
         self._checksum = 0
         self._measure = Measure()
         self._large: ILarge | None = None
+        self._refusal: Refusal | None = None
         self._ended = False
 
     def write(self, octets: bytes) -> Deferred[None] | None:
@@ -112,11 +117,20 @@ class StagedMessage:
         self._checksum = crc32(octets, self._checksum)
         self._octets += len(octets)
         if self._large is not None:
-            return self._large.write(octets)
+            return self._write_large(octets)
         self._blocks.append(octets)
         if self._octets > self._staging.large_octets:
             return self._move_to_file()
         return None
+
+    def _write_large(self, octets: bytes) -> Deferred[None] | None:
+        assert self._large is not None
+        room = self._staging.room
+        room.count(len(octets))
+        if room.refusal is not None and self._refusal is None:
+            self._refusal = room.refusal
+            self._large.abort()  # it takes nothing more, and gives back what it has
+        return self._large.write(octets)
 
     def _move_to_file(self) -> Deferred[None] | None:
         self._large = self._staging.begin_large(len(records.pack_metadata(self._metadata())) + 64)
@@ -144,9 +158,14 @@ class StagedMessage:
         return await self._commit()
 
     def _commit(self) -> Deferred[Outcome]:
+        refusal = self._refusal or self._staging.room.refusal
+        if refusal is not None:
+            self._forget()
+            return fail(refusal)
         if self._large is not None:
             done = self._large.finish(self._entry)
         else:
+            self._staging.room.count(self._octets)
             entry = self._entry()
             entry.content, self._blocks = self._blocks, []
             done = self._staging.committer.commit(entry)
