@@ -34,6 +34,11 @@ def maildrop(parser: argparse.ArgumentParser) -> None:
     renamed.add_argument("new", metavar="NEW", help="the new name")
     removed = _about(_verb(verbs, "remove", "maildrop", "remove a maildrop and all mail in it"))
     removed.add_argument("--yes", action="store_true", help="do not ask")
+    undeleted = _about(_verb(verbs, "undelete", "maildrop", "deleted mail that can still be had, and have it again"))
+    undeleted.add_argument(
+        "unique_ids", metavar="ID", nargs="*", help="which messages; none of them: say which there are"
+    )
+    undeleted.add_argument("--all", action="store_true", help="all there are")
     imported = _about(_verb(verbs, "import", "maildrop", "take mail from a Maildir or an mbox file"))
     imported.add_argument("source", metavar="PATH", help="a Maildir, Dovecot's too, or an mbox file")
     imported.add_argument(

@@ -20,6 +20,7 @@ from mailhost.spool.files import Files
 from mailhost.spool.log.inspection import pinned, reading_index, unwatched
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.spool import LogSpool
+from mailhost.spool.log.undelete import Deleted
 from mailhost.tools import exporting, importing
 from mailhost.tools.accounts import configuration
 from mailhost.tools.exporting import Outgoing, Snapshot
@@ -100,12 +101,16 @@ async def _described(message: Outgoing) -> dict[str, Any]:
     return {
         "number": message.number,
         "unique_id": message.unique_id,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(message.time / 1_000_000)),
+        "time": _when(message.time),
         "octets": message.octets,
         "reverse_path": message.reverse_path.mailbox,
         "subject": _subject(Undoubler().feed(head)),
         "flags": message.flags,
     }
+
+
+def _when(microseconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(microseconds / 1_000_000))
 
 
 def _subject(header: bytes) -> str:
@@ -141,6 +146,27 @@ def _ask(question: str) -> None:
         raise Failed("this cannot be undone: say --yes; nothing was changed")
     if input(f"{question} yes or no: ").strip().lower() != "yes":
         raise Failed("nothing was changed")
+
+
+def undelete(parsed: argparse.Namespace) -> int:
+    name = named(parsed.config, parsed.maildrop)
+
+    async def bring_back(spool: LogSpool) -> tuple[list[Deleted], list[str]]:
+        there = await spool.deleted(name)
+        wanted = [one.unique_id for one in there] if parsed.all else parsed.unique_ids
+        unknown = set(wanted) - {one.unique_id for one in there}
+        if unknown:
+            raise Failed(f"{name} has no deleted message {min(unknown)} that can still be had; nothing was done")
+        return there, await spool.undelete(name, wanted)
+
+    there, new = _done(existing(parsed.config), name, bring_back)
+    if parsed.all or parsed.unique_ids:
+        show({"maildrop": name, "unique_ids": new}, [f"{name}: {len(new)} messages are back"], as_json=parsed.json)
+    else:
+        found = [{**one._asdict(), "time": _when(one.time), "deleted": _when(one.deleted)} for one in there]
+        lines = [f"{one.unique_id} {_when(one.time)} {one.octets:9}  deleted {_when(one.deleted)}" for one in there]
+        show({"maildrop": name, "deleted": found}, lines, as_json=parsed.json)
+    return 0
 
 
 # ---------------------------------------------------------------------------------------------------- in from elsewhere
@@ -210,6 +236,7 @@ VERBS = {
     "show": show_maildrop,
     "rename": rename,
     "remove": remove,
+    "undelete": undelete,
     "import": import_mail,
     "export": export_mail,
 }

@@ -351,6 +351,29 @@ def test_rename_and_remove(tool: Callable[..., Any], config: Path) -> None:
     assert tool("list").out == ""
 
 
+def test_undelete(tool: Callable[..., Any], config: Path, start: Callable[..., Running]) -> None:
+    """What a user deleted is listed and comes back under a new unique id, beside a running host."""
+    host = start(PROGRAM, "run", "--config", str(config))
+    send(host)
+    assert json.loads(tool("undelete", "ann", "--json").out)["deleted"] == []
+    client = poplib.POP3("127.0.0.1", host.port("out"), timeout=10)
+    client.user("ann@example.test")
+    client.pass_("secret")
+    unique_id = client.uidl()[1][0].split()[1].decode()
+    client.dele(1)
+    client.quit()
+    (one,) = json.loads(tool("undelete", "ann", "--json").out)["deleted"]
+    assert one["unique_id"] == unique_id
+    assert tool("undelete", "ann").out.startswith(unique_id)
+    refused = tool("undelete", "ann", "nothing")
+    assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 1)
+    (new,) = json.loads(tool("undelete", "ann", unique_id, "--json").out)["unique_ids"]
+    assert new != unique_id
+    (shown,) = json.loads(tool("show", "ann", "--json").out)["messages"]
+    assert (shown["unique_id"], shown["subject"]) == (new, "x")
+    assert tool("undelete", "ann", "--all").out == "ann@example.test: 1 messages are back\n"
+
+
 def test_refused(tool: Callable[..., Any], config: Path) -> None:
     """One clear line, exit status 1."""
     (config.parent / "folder").mkdir()
