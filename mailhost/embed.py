@@ -48,6 +48,7 @@ from mailhost.service.listen import CannotListen
 from mailhost.service.messages import Messages
 from mailhost.service.receiving import Content, delivery_of
 from mailhost.smtp.factory import SMTPFactory
+from mailhost.spool.log.spool import LogSpool
 from mailhost.spool.memory import MemorySpool
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "Limits",
     "Listing",
     "LocalMaildrop",
+    "LogSpool",
     "Login",
     "MailHost",
     "MailRealm",

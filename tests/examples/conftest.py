@@ -24,19 +24,23 @@ _PORT = re.compile(r"\b(2525|2110|808[01])\b")
 class Example:
     """A program under way."""
 
-    def __init__(self, name: str, folder: Path, *arguments: str) -> None:
-        """@param arguments: what runs it, before its name; Python unless given."""
+    def __init__(self, path: Path, folder: Path, *command: str) -> None:
+        """
+        @param path: where a copy of the example of this name goes.
+        @param folder: where it runs.
+        """
         self.ports: dict[int, int] = {}
-        source = _PORT.sub(self._free, (EXAMPLES / name).read_text())
-        self.path = folder / name
+        source = _PORT.sub(self._free, (EXAMPLES / path.name).read_text())
+        self.path = path
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(source)
-        self._output = (folder / f"{name}.out").open("w+")
+        self._output = (folder / "output").open("w+")
         self.process = subprocess.Popen(
-            [*(arguments or (sys.executable,)), str(self.path)],
+            command,
             cwd=folder,
             stdout=self._output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES.parent.parent), *sys.path])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(EXAMPLES.parent.parent), *sys.path])},
         )
         for port in self.ports.values():
             self._wait_for(port)
@@ -86,13 +90,22 @@ class Example:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., Example]]:
-    """Start an example: `run("tickets.py")`, or `run("both.tac", "twistd", "-ny")`."""
+    """
+    Start an example: `run("program.py")`; `run("both.tac", "twistd", "-ny")`; `run("shop_plugin.py", "plugin", "shop")` with what
+    follows twistd's own options.
+    """
     started: list[Example] = []
 
-    def start(name: str, *arguments: str) -> Example:
-        if arguments[:1] == ("twistd",):
-            arguments = (sys.executable, "-c", TWISTD, "--pidfile=", *arguments[1:])
-        started.append(Example(name, tmp_path, *arguments))
+    def start(name: str, how: str = "python", *arguments: str) -> Example:
+        path = tmp_path / name
+        if how == "twistd":
+            command = [sys.executable, "-c", TWISTD, "--pidfile=", *arguments, str(path)]
+        elif how == "plugin":
+            path = tmp_path / "twisted" / "plugins" / name
+            command = [sys.executable, "-c", TWISTD, "--pidfile=", "-n", *arguments]
+        else:
+            command = [sys.executable, str(path)]
+        started.append(Example(path, tmp_path, *command))
         return started[-1]
 
     yield start
