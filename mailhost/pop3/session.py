@@ -28,6 +28,7 @@ from mailhost.limits import Limits, Offered, Terms
 from mailhost.octets import BareLineFeed, LineTooLong, Unread
 from mailhost.pop3 import grammar, listings, replies
 from mailhost.pop3.apop import Digest
+from mailhost.pop3.recent import PREFIX, SECONDS, recent
 from mailhost.pop3.replies import Reply
 from mailhost.pop3.retrieval import BLOCK_OCTETS, Top, read
 from mailhost.pop3.texts import ENGLISH, Language, Languages
@@ -329,14 +330,27 @@ class Session:
         return await self._log_in(answer)
 
     async def _log_in(self, credentials: Any) -> Reply:
+        recent_only = credentials.username.startswith(PREFIX)
+        if recent_only:
+            credentials.username = credentials.username.removeprefix(PREFIX)
         logged_in = await self._login.log_in(credentials, self._client)
         self._logged_in = logged_in
         self._maildrop = logged_in.avatar
+        if recent_only:
+            await self._show_recent()
         self._client = self._client._replace(account=logged_in.account)
         self.state = State.TRANSACTION
-        self._visit = self._maildrop if IVisit.providedBy(self._maildrop) else None
+        self._visit = logged_in.avatar if IVisit.providedBy(logged_in.avatar) else None
         self._maildrop.when_wanted(self._wanted)
         return replies.LOGGED_IN
+
+    async def _show_recent(self) -> None:
+        since = int((self._clock.seconds() - SECONDS) * 1_000_000)
+        try:
+            self._maildrop = await recent(self._maildrop, since)
+        except BaseException:
+            self._log_out()  # nobody is logged in whose maildrop cannot be shown
+            raise
 
     def _mechanisms(self) -> Sequence[bytes]:
         """LOGIN is obsolete, and where it could be used so can USER and PASS, which every client has."""

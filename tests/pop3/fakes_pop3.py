@@ -59,6 +59,8 @@ class FakeMaildrop:
         self.kept = Listing(
             [content.octets for content in self.contents], [f"uid{number}" for number in range(1, len(messages) + 1)]
         )
+        self.delivered: list[int] = []
+        self.on_times: Hook = at_once
         self.on_listing: Hook = at_once
         self.on_content: Hook = at_once
         self.on_update: Hook = at_once
@@ -82,7 +84,8 @@ class FakeMaildrop:
         self.happened.append("updated")
 
     async def times(self) -> Sequence[int]:
-        return [0] * len(self.contents)
+        await self.on_times()
+        return self.delivered or [0] * len(self.contents)
 
     async def notes(self) -> bytes:
         return b""
