@@ -65,7 +65,7 @@ class Content:
 
     # -- what the session does
 
-    def put(self, octets: bytes) -> Deferred[None] | None:
+    def _put(self, octets: bytes) -> Deferred[None] | None:
         """As IStagedMessage.write."""
         if self._forgotten:
             return None
@@ -77,12 +77,12 @@ class Content:
         self._room = Deferred()
         return self._room
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """There is no more."""
         self._ended = True
         self._wake()
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Nobody takes any more: whatever comes is dropped."""
         self._forgotten = True
         self._blocks.clear()
@@ -177,10 +177,10 @@ class _Incoming:
         self._received.addBoth(self._over)
 
     def write(self, octets: bytes) -> Deferred[None] | None:
-        return self._content.put(octets)
+        return self._content._put(octets)
 
     async def commit(self) -> Outcome:
-        self._content.end()
+        self._content._end()
         if self._limit is None:
             await self._received
         else:
@@ -193,7 +193,7 @@ class _Incoming:
         self._received.cancel()
 
     def _over(self, result: Any) -> Any:
-        self._content.forget()
+        self._content._forget()
         return result
 
 

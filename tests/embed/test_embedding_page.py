@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import poplib
 import re
 import smtplib
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -125,7 +128,49 @@ class ExampleTests(TestCase):
 
     def test_every_example_is_run(self) -> None:
         """One that is added needs a test here."""
-        assert len(EXAMPLES) == 4
+        assert len(EXAMPLES) == 6
+
+    def test_they_are_as_short_as_promised(self) -> None:
+        """Twenty lines for a whole host, ten to receive, fifteen for objects by POP3; the application's own lines do not count."""
+        for number, lines, its_own in ((0, 20, ()), (1, 10, ("shop = ",)), (2, 15, ("invoices = ",))):
+            code = [
+                line for line in EXAMPLES[number].splitlines() if line.strip() and not line.startswith(its_own or "#")
+            ]
+            assert len(code) <= lines, "\n".join(code)
+
+
+def run_python(source: str, folder: Path, *module: str) -> subprocess.CompletedProcess[str]:
+    (folder / "test_example.py").write_text(source)
+    root = Path(__file__).parent.parent.parent
+    path = os.pathsep.join([str(root), *sys.path])
+    return subprocess.run(
+        [sys.executable, *module, "test_example.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_with_asyncio(tmp_path: Path) -> None:
+    """The fifth example serves under asyncio.run."""
+    source = EXAMPLES[4].replace("tcp:2525", "tcp:0").replace('127.0.0.1")', '127.0.0.1", name="in")')
+    source = source.replace("await asyncio.Event().wait()", 'await asyncio.to_thread(send, host.addresses["in"].port)')
+    sending = f"""
+import smtplib
+def send(port):
+    with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+        client.sendmail("bob@far.example", ["ann@example.test"], {MESSAGE!r})
+"""
+    ran = run_python(f"{sending}{source}\n\nasyncio.run(main())\n", tmp_path)
+    assert ran.stdout == f"{len(MESSAGE)}\n", ran.stderr
+
+
+def test_in_tests(tmp_path: Path) -> None:
+    """The sixth example passes."""
+    ran = run_python(EXAMPLES[5], tmp_path, "-m", "pytest", "-q", "-p", "mailhost.testing.pytest_plugin")
+    assert "1 passed" in ran.stdout, ran.stdout
 
 
 class MailHostTests(TestCase):
