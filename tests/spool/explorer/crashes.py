@@ -137,7 +137,9 @@ class Effort(NamedTuple):
     all_subsets_up_to: int
     """Unsynced operations of which every subset is tried."""
     samples: int
-    """Where there are more, and for what a write leaves in part."""
+    """Where there are more."""
+    partial: int = 0
+    """Samples of what writes leave in part, where there are not."""
     instants: int = 1_000_000
     """Of a workload, that are tried; those at which something was promised come first."""
 
@@ -153,7 +155,7 @@ def crashes_at(disk: Disk, at: int, effort: Effort, random: Random) -> Iterator[
     if len(free) <= effort.all_subsets_up_to:
         for kept in itertools.product([LOST, WHOLE], repeat=len(free)):
             yield Crash(at, dict(zip(free, kept, strict=True)) | _drawn(operations, locks, random, ()))
-    for _ in range(effort.samples):
+    for _ in range(effort.partial if len(free) <= effort.all_subsets_up_to else effort.samples):
         yield Crash(at, _drawn(operations, indexes, random, PARTIAL))
 
 

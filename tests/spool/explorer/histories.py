@@ -147,6 +147,18 @@ def compaction(world: World) -> Iterator[Any]:
     yield world.stop()
 
 
+def undelete(world: World) -> Iterator[Any]:
+    """What was deleted comes back as a new message, also out of segments that were compacted, and the old one stays away."""
+    yield world.start()
+    yield from _mostly_dead(world)
+    yield world.undelete(ANN, world.deleted(ANN)[0])
+    yield world.compact()
+    yield world.undelete(ANN, world.deleted(ANN)[-1])
+    yield world.delete(ANN)
+    yield world.undelete(ANN, world.deleted(ANN)[1])
+    yield world.stop()
+
+
 def compaction_cut_short(world: World) -> Iterator[Any]:
     """By the end of its process at each of its steps, and by a disk that fails."""
     yield world.start()

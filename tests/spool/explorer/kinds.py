@@ -20,8 +20,9 @@ class Log:
     index = "index.sqlite3"
     shows_durable_only = True
 
-    def __init__(self, *, in_turn: bool = False) -> None:
+    def __init__(self, *, in_turn: bool = False, keep_deleted_seconds: float = 0) -> None:
         self._in_turn = in_turn
+        self._keep_deleted_seconds = keep_deleted_seconds
 
     def make(self, directory: str, reactor: Any, observer: Callable[[Event], None], files: Files) -> ISpool:
         spool = LogSpool(
@@ -30,6 +31,7 @@ class Log:
             observer=observer,
             segment_octets=2500,
             large_octets=LARGE_OCTETS,
+            keep_deleted_seconds=self._keep_deleted_seconds,
             files=files,
         )
         spool._committer._pace.in_turn = self._in_turn

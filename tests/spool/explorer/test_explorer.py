@@ -15,12 +15,13 @@ from tests.spool.explorer.kinds import Log, Maildirs
 from tests.spool.explorer.workloads import Kind, Workload
 
 SHORT = Effort(all_subsets_up_to=0, samples=2, instants=25)
-LONG = Effort(all_subsets_up_to=12, samples=2000)
+LONG = Effort(all_subsets_up_to=12, samples=2000, partial=100, instants=100)
 PLANTED = Effort(all_subsets_up_to=0, samples=6)
 
 KINDS: list[tuple[str, Kind, list[Workload]]] = [
     ("log", Log(), histories.LOG),
     ("log-in-turn", Log(in_turn=True), [histories.delivery, histories.deletion]),
+    ("log-that-keeps", Log(keep_deleted_seconds=1e6), [histories.undelete, histories.compaction]),
     ("maildir", Maildirs(), histories.MAILDIR),
 ]
 CASES = [pytest.param(kind, work, id=f"{name}-{work.__name__}") for name, kind, works in KINDS for work in works]

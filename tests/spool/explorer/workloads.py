@@ -218,6 +218,27 @@ class World:
         finally:
             maildrop.release()
 
+    async def undelete(self, name: str, unique_id: str) -> None:
+        """A message that was deleted, as a new one."""
+        assert isinstance(self.spool, LogSpool)
+        number, old = self._named[name], self.ledger.now.messages[unique_id]
+        staged: list[str] = []
+
+        async def stage(*arguments: Any) -> Any:
+            message = await self.spool.stage(*arguments)
+            staged.append(message.unique_id)
+            fields = {number: old.maildrops[number]}
+            self.ledger.staged(Message(message.unique_id, old.content, old.octets, fields))
+            return message
+
+        self.spool._undelete._stage = stage
+        await self._answer(self.spool.undelete(name, [unique_id]), lambda said: self.ledger.answered(staged[0], said))
+
+    def deleted(self, name: str) -> list[str]:
+        """Unique ids of what was deleted in a maildrop, in no order."""
+        deletions = self.ledger.now.maildrops[self._named[name]].deletions
+        return sorted(set().union(*(deletion.unique_ids for deletion in deletions if deletion.said is Said.YES)))
+
     async def compact(self) -> None:
         """As far as the disk lets it."""
         assert isinstance(self.spool, LogSpool)
