@@ -74,6 +74,19 @@ class QuotaTable:
 
 
 @dataclass(frozen=True, slots=True)
+class SpaceTable:
+    """`[space]`: how a log spool gives back the space of deleted mail, and what it keeps free."""
+
+    keep_deleted_seconds: int = 0
+    """For so long deleted mail can be had again."""
+    compact_octets_per_second: int = 8 * 1024 * 1024
+    """0 is without a bound."""
+    floor_octets: int = 64 * 1024 * 1024
+    reserve_octets: int = 32 * 1024 * 1024
+    segment_octets: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
 class DomainTerms:
     """What differs for one domain from `[pop3]`; None is as it is there."""
 
@@ -124,6 +137,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     quota: QuotaTable = field(default_factory=QuotaTable)
     pop3: POP3Table = field(default_factory=POP3Table)
+    space: SpaceTable = field(default_factory=SpaceTable)
     log: LogForm = "text"
     directory: str = field(default=".", metadata=NOT_IN_THE_FILE)
 

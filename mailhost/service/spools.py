@@ -23,4 +23,14 @@ def make_spool(config: Config, *, reactor: Any, observer: Observer) -> ISpool:
 
 def make_log_spool(config: Config, directory: str, *, reactor: Any, observer: Observer) -> LogSpool:
     """All processes of one spool are to agree about it: one that holds back less deleted mail gives back the space of all."""
-    return LogSpool(directory, reactor=reactor, observer=observer)
+    space = config.space
+    return LogSpool(
+        directory,
+        reactor=reactor,
+        observer=observer,
+        segment_octets=space.segment_octets,
+        compact_octets_per_second=space.compact_octets_per_second,
+        keep_deleted_seconds=space.keep_deleted_seconds,
+        floor_octets=space.floor_octets,
+        reserve_octets=space.reserve_octets,
+    )

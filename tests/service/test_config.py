@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from mailhost.limits import Limits, Quota, Terms
-from mailhost.service.config import Config, ConfigError, POP3Table, QuotaTable, default_name, from_document, load
+from mailhost.service.config import (
+    Config,
+    ConfigError,
+    POP3Table,
+    QuotaTable,
+    SpaceTable,
+    default_name,
+    from_document,
+    load,
+)
 
 BAD = sorted((Path(__file__).parent.parent / "configs" / "bad").glob("*.toml"))
 SAMPLE = Path(__file__).parent.parent.parent / "etc" / "mailhost" / "mailhost.toml"
@@ -138,7 +147,7 @@ def test_the_sample_configuration_is_complete() -> None:
     text = SAMPLE.read_text()
     missing = [
         name
-        for table in (Config, type(load(str(SAMPLE)).listen[0]), Limits, QuotaTable, POP3Table)
+        for table in (Config, type(load(str(SAMPLE)).listen[0]), Limits, QuotaTable, POP3Table, SpaceTable)
         for name in table.__dataclass_fields__
         if name != "directory" and name not in text
     ]
@@ -148,8 +157,9 @@ def test_the_sample_configuration_is_complete() -> None:
 def test_the_documented_keys_are_the_real_ones() -> None:
     """docs/configuration.md explains every key and limit, with the default that counts."""
     text = (SAMPLE.parent.parent.parent / "docs" / "configuration.md").read_text()
-    tables = {"directory", "tls", "limits", "listen", "quota", "pop3"}
-    keys = {*Config.__dataclass_fields__} - tables | {*QuotaTable.__dataclass_fields__, *POP3Table.__dataclass_fields__}
+    tables = {"directory", "tls", "limits", "listen", "quota", "pop3", "space"}
+    keys = {*Config.__dataclass_fields__} - tables
+    keys |= {key for table in (QuotaTable, POP3Table, SpaceTable) for key in table.__dataclass_fields__}
     assert [key for key in keys if f"| `{key}` |" not in text] == []
     documented = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE))
     documented.pop("workers", None)
@@ -168,7 +178,7 @@ def numbers() -> dict[str, float]:
     """Every default that is a number."""
     return {
         name: float(value)
-        for table in (Limits(), POP3Table())
+        for table in (Limits(), POP3Table(), SpaceTable())
         for name in table.__dataclass_fields__
         if isinstance(value := getattr(table, name), int | float) and not isinstance(value, bool)
     }
