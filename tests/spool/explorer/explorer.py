@@ -132,7 +132,7 @@ class Explorer:
     def _crash_again(self, after: Aftermath, promises: Promises, crash: str) -> Iterator[Violation]:
         """The power fails once more, at some instant of the first start."""
         at = self._random.choice([after.started_at, self._random.randrange(after.started_at + 1)])
-        again = self._random.choice(list(crashes_at(after.disk, at, Effort(3, 3), self._random)))
+        again = self._random.choice(list(crashes_at(after.disk, at, Effort(0, 5), self._random)))
         index = self._random.choice(after.history.until(at))
         image = what_is_left(after.disk, again)
         if SPOOL not in image.directories[ROOT]:
