@@ -78,8 +78,11 @@ class Recovery:
 
     def _misses_segments(self) -> bool:
         """Whether the index sends readers to segments that are not there: it is an old one, or they were lost."""
-        there = self._layout.segment_ids()
-        missing = [holding.segment for holding in self._holdings.all() if holding.live and holding.segment not in there]
+        listed = self._holdings.all()
+        there = set(
+            self._layout.segment_ids()
+        )  # only now: a segment that others make has its name before it is in the index
+        missing = [holding.segment for holding in listed if holding.live and holding.segment not in there]
         missing = [
             id for id in missing if self._holdings.live(id)
         ]  # a compaction in another process has moved the others
