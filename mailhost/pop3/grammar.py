@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from mailhost.refusal import Refusal
+from mailhost.refusal import LoginFailed, Refusal
 
 # RFC 4616 2: a name has at most 255 octets; no address is longer (RFC 5321 4.5.3.1).
 _USERNAME_OCTETS = 255
@@ -59,9 +59,13 @@ def username(argument: bytes) -> bytes:
 
 
 def password(argument: bytes) -> bytes:
-    """PASS: RFC 6856 2.2 wants what is no UTF-8 to be refused.  What is in it is prepared and judged by checkers."""
+    """
+    PASS.  What is in UTF-8 is prepared and judged by checkers.
+
+    @raise LoginFailed: RFC 6856 2.2 wants what is not to be refused; it is nobody's password.
+    """
     if not _is_utf8(argument):
-        raise BadSyntax("a password is in UTF-8")
+        raise LoginFailed(cause="not UTF-8")
     return argument
 
 
