@@ -139,6 +139,7 @@ class Catalogue:
                     return None
                 await self._committer.commit(CatalogueEntry(binding))
                 self._files.fault_point("catalogue.synced")
+                self._indexer.check()  # an index that is built from now on awaits the segment that says so; an earlier one may not
                 await self._indexer.caught_up()  # others decide by what the index says
                 self._count(binding)
                 return binding.maildrop

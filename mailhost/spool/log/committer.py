@@ -60,11 +60,17 @@ class Committer:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._idle: list[Deferred[None]] = []
+        self._asides: list[Callable[[], None]] = []
         self._mending: Any = None
         self._pause = _FIRST_PAUSE_SECONDS
         self._stopping = False
         self.refusal: Refusal | None = None
         """Why the spool takes nothing now, if so."""
+
+    @property
+    def is_working(self) -> bool:
+        """Between start and the end of stop."""
+        return self._thread is not None
 
     def start(self) -> None:
         self._stopping = False
@@ -97,7 +103,13 @@ class Committer:
 
     def _turn_ended(self) -> None:
         self._scheduled = False
-        if self._in_flight is not None or not self._gathering:
+        if self._in_flight is not None:
+            return
+        if self._asides:
+            self._in_flight = []  # the writer is the thread's until it is done
+            self._jobs.put(self._asides.pop(0))
+            return
+        if not self._gathering:
             return
         self._in_flight, self._gathering = self._gathering, []
         group = [entry for entry, _ in self._in_flight]
@@ -178,14 +190,14 @@ class Committer:
 
     def _ended(self, failure: Failure | None) -> None:
         group, self._in_flight = self._in_flight or [], None
-        if self._gathering:
+        if self._gathering or self._asides:
             self._schedule()
         for _, outcome in group:
             if failure is None:
                 outcome.callback(None)
             else:
                 outcome.errback(failure)
-        if self._idle and self._in_flight is None and not self._gathering:
+        if self._idle and self._in_flight is None and not self._gathering and not self._asides:
             idle, self._idle = self._idle, []
             for waiter in idle:
                 waiter.callback(None)
@@ -234,6 +246,35 @@ class Committer:
             self._observer(Notice("the spool's disk is tried again"))
         self._ended(None)
 
+    # -- between groups
+
+    def aside(self, work: Callable[[], None]) -> Deferred[None]:
+        """
+        Run this in the committer's thread while no group is under way: it may use the writer.
+
+        @return: fires when it has returned; fails with what it raises.
+        """
+        done: Deferred[None] = Deferred()
+        if self._stopping:
+            done.errback(SpoolUnavailable(cause="stopping"))
+            return done
+        self._asides.append(lambda: self._work_aside(work, done))
+        if self._in_flight is None and not self._scheduled:
+            self._schedule()
+        return done
+
+    def _work_aside(self, work: Callable[[], None], done: Deferred[None]) -> None:
+        try:
+            work()
+        except BaseException:
+            self._reactor.callFromThread(self._aside_ended, done.errback, Failure())
+        else:
+            self._reactor.callFromThread(self._aside_ended, done.callback, None)
+
+    def _aside_ended(self, tell: Callable[[Any], None], outcome: Any) -> None:
+        self._ended(None)
+        tell(outcome)
+
     # -- the thread
 
     def _work(self) -> None:
@@ -254,7 +295,7 @@ class Committer:
         if self._mending is not None:
             self._mending.cancel()
             self._mending = None
-        if self._gathering or self._in_flight is not None:
+        if self._gathering or self._asides or self._in_flight is not None:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
             await idle

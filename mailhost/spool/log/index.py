@@ -5,7 +5,8 @@ It is never the truth.  What it says about a segment is right up to the segment'
 the rows, so that whatever a crash leaves of it, the rest is found by reading on from there.
 
     segments   position; sealed: nothing will follow; live: octets of its records, counted once for each maildrop they are in;
-               kept: octets of records that are no messages, where compaction has looked
+               kept: octets of records that are no messages, where compaction has looked;
+               awaited: it was there when this index was built, and is not in it yet, see `build`
     maildrops  name (null for one that is removed, or not yet heard of), named: when it got it; totals; changes: a count of them
     messages   added: the maildrop's count of changes with which the row came, so that a listing can be read later than its totals
     deletions  a deletion always wins: a message that is listed here never comes back; the row keeps where it is, and goes when no
@@ -24,9 +25,10 @@ from mailhost.envelope import Totals
 from mailhost.refusal import SpoolUnavailable
 from mailhost.spool.log.counts import Counts
 
-_FORMAT = 2
+_FORMAT = 3
 _APPLICATION = 0x6D68_6F31
 _MANY_FRAMES = 4096  # pages of 4 KiB in the write-ahead log
+_PATIENCE_SECONDS = 10.0  # for another process that is writing
 
 _SCHEMA = """
 CREATE TABLE segments (
@@ -34,8 +36,10 @@ CREATE TABLE segments (
     position INTEGER NOT NULL DEFAULT 0,
     sealed INTEGER NOT NULL DEFAULT 0,
     live INTEGER NOT NULL DEFAULT 0,
-    kept INTEGER NOT NULL DEFAULT 0
+    kept INTEGER NOT NULL DEFAULT 0,
+    awaited INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX segments_awaited ON segments (id) WHERE awaited;
 CREATE TABLE maildrops (
     id INTEGER PRIMARY KEY,
     name TEXT UNIQUE,
@@ -105,6 +109,8 @@ class Position(NamedTuple):
     segment: int
     position: int
     sealed: bool = False
+    whole: bool = False
+    """Everything before it is in this change; without that, nothing can be said of a segment that is awaited."""
 
 
 class Change:
@@ -162,18 +168,27 @@ class Index:
 
     # -- opening
 
-    def open(self) -> None:
+    def open(self, own: Change | None = None) -> None:
         """
-        Again, when there is a new one.
+        Again, when there is a new one; until it returns the old one is `is_outdated` to everybody.
 
+        @param own: what stands in the segments held here, from their beginnings: into the index before anybody uses it.
         @raise sqlite3.Error: it is not there, or it is damaged; then it has to be built anew.
         """
         built = self._counts.indexes
-        self._idle = []  # what other threads have in hand belongs to the old one
-        self._impatient = self._connect(seconds=0)
+        patient = self._connect(_PATIENCE_SECONDS)
+        try:
+            if own is not None:
+                _commit(patient, lambda connection: _apply(connection, own))
+            impatient = self._connect(_PATIENCE_SECONDS)
+        except BaseException:
+            self._disconnect(patient)
+            raise
+        impatient.execute("PRAGMA busy_timeout = 0")
         with self._patiently:
-            self._patient = self._connect(seconds=10)
-        self._built = built
+            self._idle = []  # what other threads have in hand belongs to the old one
+            self._patient, self._impatient = patient, impatient
+            self._built = built
 
     @property
     def is_outdated(self) -> bool:
@@ -189,16 +204,17 @@ class Index:
             check_same_thread=False,
             cached_statements=64,
         )
+        try:
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
         self._open.append(connection)
-        if connection.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
-            raise Mismatch("not an index of ours")
-        if connection.execute("PRAGMA user_version").fetchone() != (_FORMAT,):
-            raise Mismatch("an index of another version")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("PRAGMA cache_size = -8192")
         return connection
+
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        self._open.remove(connection)
+        connection.close()
 
     def close(self) -> None:
         """All connections.  No other call may be under way."""
@@ -274,16 +290,21 @@ class Index:
             if second != first and second >= _MANY_FRAMES:
                 _checkpoint(connection, "RESTART")
         finally:
-            self._open.remove(connection)
-            connection.close()
+            self._disconnect(connection)
 
     # -- reading
 
-    def totals(self, maildrop: int) -> tuple[Totals, Snapshot]:
-        """What is in the maildrop now, and the name of this moment."""
+    def totals(self, maildrop: int, *, so_far: bool = False) -> tuple[Totals, Snapshot]:
+        """
+        What is in the maildrop now, and the name of this moment.
+
+        @param so_far: as far as this is known; otherwise a new index in which not everything is yet is waited for.
+        """
         built = self._built
 
         def totals(connection: sqlite3.Connection) -> tuple[Totals, Snapshot]:
+            if not so_far:
+                _check_whole(connection)
             query = "SELECT messages, octets, changes FROM maildrops WHERE id = ?"
             messages, octets, changes = connection.execute(query, (maildrop,)).fetchone() or (0, 0, 0)
             return Totals(messages, octets), Snapshot(built, changes)
@@ -330,10 +351,17 @@ class Index:
             raise SpoolUnavailable(cause="the index was built anew beneath an open session")
 
     def maildrop(self, name: str) -> int | None:
-        """The id behind a name."""
+        """The id behind a name.  None only when it is certain that there is no such name."""
         query = "SELECT id FROM maildrops WHERE name = ?"
-        rows = self._read(lambda connection: connection.execute(query, (name,)).fetchall())
-        return rows[0][0] if rows else None
+
+        def maildrop(connection: sqlite3.Connection) -> int | None:
+            rows = connection.execute(query, (name,)).fetchall()
+            if not rows:
+                _check_whole(connection)
+                rows = connection.execute(query, (name,)).fetchall()  # it may have come just now
+            return rows[0][0] if rows else None
+
+        return self._read(maildrop)
 
     def has_name(self, maildrop: int) -> bool:
         query = "SELECT 1 FROM maildrops WHERE id = ? AND name IS NOT NULL"
@@ -342,7 +370,7 @@ class Index:
     def named(self) -> int:
         """The time of the latest change of a name."""
         query = "SELECT coalesce(max(named), 0) FROM maildrops"
-        found: int = self._read(lambda connection: connection.execute(query).fetchone()[0])
+        found: int = self._read_whole(lambda connection: connection.execute(query).fetchone()[0])
         return found
 
     def had(self, maildrop: int, unique_ids: Sequence[str]) -> set[str]:
@@ -352,19 +380,28 @@ class Index:
             " SELECT unique_id FROM deletions WHERE maildrop = ?1 AND unique_id IN (SELECT value FROM json_each(?2))"
         )
         wanted = json.dumps(unique_ids)
-        return {id for (id,) in self._read(lambda connection: connection.execute(query, (maildrop, wanted)).fetchall())}
+        rows = self._read_whole(lambda connection: connection.execute(query, (maildrop, wanted)).fetchall())
+        return {id for (id,) in rows}
 
     def names(self, after: str, at_most: int) -> list[str]:
         """Names of maildrops in order, from behind one."""
         query = "SELECT name FROM maildrops WHERE name > ? ORDER BY name LIMIT ?"
-        return [
-            name for (name,) in self._read(lambda connection: connection.execute(query, (after, at_most)).fetchall())
-        ]
+        rows = self._read_whole(lambda connection: connection.execute(query, (after, at_most)).fetchall())
+        return [name for (name,) in rows]
 
     def segments(self) -> dict[int, Position]:
         query = "SELECT id, position, sealed FROM segments"
         rows = self._read(lambda connection: connection.execute(query).fetchall())
         return {id: Position(id, position, bool(sealed)) for id, position, sealed in rows}
+
+    def awaited(self) -> list[int]:
+        """Segments that were there when this index was built, and are not in it yet."""
+        return [id for (id,) in self._read(lambda connection: connection.execute(_AWAITED).fetchall())]
+
+    def forget_awaited(self, ids: Iterable[int]) -> None:
+        """These are not there any more, and nothing of them is missed."""
+        query = "UPDATE segments SET awaited = 0 WHERE id = ?"
+        self.write(lambda connection: connection.executemany(query, [(id,) for id in ids]))
 
     def removed_with_messages(self) -> list[int]:
         """Maildrops that were removed and still have rows."""
@@ -375,38 +412,87 @@ class Index:
         """One statement of somebody else's."""
         return self._read(query)
 
+    def _read_whole(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """@raise SpoolUnavailable: also while not everything is in this index yet."""
+
+        def read(connection: sqlite3.Connection) -> T:
+            _check_whole(connection)
+            return query(connection)
+
+        return self._read(read)
+
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """A transaction of one statement: it ends with its fetch."""
+        """Transactions of one statement: each ends with its fetch."""
         if self.is_outdated:
             raise SpoolUnavailable(cause="the index is being changed for a new one")
         idle = self._idle
         try:
-            connection = idle.pop() if idle else self._connect(seconds=10)
+            connection = idle.pop() if idle else self._connect(_PATIENCE_SECONDS)
             result = query(connection)
+        except SpoolUnavailable:
+            idle.append(connection)
+            raise
         except sqlite3.Error as error:
             raise SpoolUnavailable(cause=error) from error
         idle.append(connection)  # not after an error: that connection is closed with the index
         return result
 
 
-def build(path: str) -> None:
+def build(path: str, segments: Iterable[int]) -> None:
     """
     An empty index.
 
+    What a segment says about names and mail is not known before all of it has been read, and some can be read only by the processes
+    that hold them.  Until then no maildrop is opened and no name is made: it might be one that there is.
+
     @param path: of a file that does not exist yet.
+    @param segments: all there are: they are awaited.
     """
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        _commit(connection, lambda connection: connection.executemany(_AWAIT, [(id,) for id in segments]))
     finally:
         connection.close()
 
 
+_AWAIT = "INSERT INTO segments (id, awaited) VALUES (?, 1)"
+_AWAITED = "SELECT id FROM segments WHERE awaited"
+
+
+def _check_whole(connection: sqlite3.Connection) -> None:
+    if connection.execute(_AWAITED + " LIMIT 1").fetchone():
+        raise SpoolUnavailable(cause="the index is being built anew, and not everything is in it yet")
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
+        raise Mismatch("not an index of ours")
+    if connection.execute("PRAGMA user_version").fetchone() != (_FORMAT,):
+        raise Mismatch("an index of another version")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA cache_size = -8192")
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Somebody else has the lock: trying again is all there is to do."""
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_damaged(error: object) -> bool:
+    """Whether the index is not there, or no index of ours, or cannot be read for good: it has to be built anew."""
+    if isinstance(error, SpoolUnavailable):
+        error = error.cause
+    return isinstance(error, Mismatch) or _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _code(error: object) -> int:
+    """Errors that Python's module makes by itself have none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _quoted(path: str) -> str:
@@ -447,8 +533,10 @@ _ADD_MESSAGE = (
 )
 _ADD_TOTALS = "UPDATE maildrops SET messages = messages + ?, octets = octets + ?, changes = changes + 1 WHERE id = ? AND NOT removed"
 _ADD_POSITION = (
-    "INSERT INTO segments (id, position, sealed, live) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
-    " SET position = max(position, excluded.position), sealed = max(sealed, excluded.sealed), live = live + excluded.live"
+    "INSERT INTO segments (id, position, sealed, live) VALUES (?1, ?2, ?3, ?5) ON CONFLICT (id) DO UPDATE"
+    " SET position = iif(awaited AND NOT ?4, position, max(position, excluded.position)),"
+    " sealed = iif(awaited AND NOT ?4, sealed, max(sealed, excluded.sealed)),"
+    " awaited = awaited AND NOT ?4, live = live + excluded.live"
 )
 
 
@@ -471,7 +559,7 @@ def _add(connection: sqlite3.Connection, change: Change) -> None:
     for deletion in change.deletions:
         _delete(connection, deletion)
     # A new segment stands twice among the positions: it counts once.
-    positions = [(id, position, sealed, live.pop(id, 0)) for id, position, sealed in change.positions]
+    positions = [(*position, live.pop(position.segment, 0)) for position in change.positions]
     connection.executemany(_ADD_POSITION, positions)
 
 

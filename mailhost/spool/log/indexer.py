@@ -9,7 +9,7 @@ the segment.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,10 +17,11 @@ from twisted.internet.defer import Deferred
 from mailhost.events import Observer, Trouble
 from mailhost.refusal import SpoolUnavailable
 from mailhost.spool.files import Files
-from mailhost.spool.log.index import Change, Index, is_busy
+from mailhost.spool.log.index import Change, Index, Outdated, is_busy
 from mailhost.spool.log.threads import Threads
 
 _SOON_SECONDS = 0.05
+_LATER_SECONDS = 0.5
 _LONGEST_SECONDS = 30.0
 # Transactions after which the index's own log is emptied: some megabytes, so that a start has little to read there.
 _CHECKPOINT_AFTER = 200
@@ -36,9 +37,9 @@ class Indexer:
         index: Index,
         threads: Threads,
         observer: Observer,
-        change_over: Callable[[], None],
+        change_over: Callable[[], Awaitable[None]],
     ) -> None:
-        """@param change_over: opens an index that another process has built, and reads our own segments into it; in a thread."""
+        """@param change_over: opens an index that another process has built, and reads our own segments into it."""
         self._change_over = change_over
         self._reactor = reactor
         self._files = files
@@ -48,7 +49,7 @@ class Indexer:
         self._waiting: list[Change] = []
         self._waiters: list[Deferred[None]] = []
         self._retry: Any = None
-        self._working: Deferred[None] | None = None
+        self._working: Deferred[int] | None = None
         self._pause = _SOON_SECONDS
         self._commits = 0
         self._checkpoint: Deferred[None] | None = None
@@ -120,21 +121,23 @@ class Indexer:
 
     def _try(self) -> None:
         self._retry = None
-        changes = list(self._waiting)
-        self._working = self._threads.run(self._commit_in_thread, changes)
-        self._working.addCallbacks(self._done, self._failed, callbackArgs=(len(changes),))
+        self._working = working = Deferred.fromCoroutine(self._commit_waiting())
+        working.addCallbacks(self._done, self._failed)
 
-    def _commit_in_thread(self, changes: list[Change]) -> None:
+    async def _commit_waiting(self) -> int:
+        """@return: how many changes were committed."""
         if self._index.is_outdated:
-            self._change_over()
-        self._index.commit(changes)
+            await self._change_over()
+        changes = list(self._waiting)
+        await self._threads.run(self._index.commit, changes)
+        return len(changes)
 
     def check(self) -> None:
         """Called before the index is read: a new one is changed over to first, and `caught_up` waits for that."""
         if self._index.is_outdated and not self._waiting:
             self.index_later(Change())
 
-    def _done(self, _: None, count: int) -> None:
+    def _done(self, count: int) -> None:
         self._working = None
         self._pause = _SOON_SECONDS
         del self._waiting[:count]
@@ -146,12 +149,16 @@ class Indexer:
 
     def _failed(self, failure: Any) -> None:
         self._working = None
-        if isinstance(failure.value, sqlite3.Error) and is_busy(failure.value):
+        error = failure.value
+        if isinstance(error, Outdated) or (isinstance(error, sqlite3.Error) and is_busy(error)):
             self._pause = _SOON_SECONDS
+        elif isinstance(error, SpoolUnavailable):  # somebody is building a new one
+            self._pause = _LATER_SECONDS
+            self._tell(lambda waiter: waiter.errback(error))
         else:
-            self._complain(failure.value)
+            self._complain(error)
             self._pause = min(self._pause * 2, _LONGEST_SECONDS)
-            self._tell(lambda waiter: waiter.errback(SpoolUnavailable(cause=failure.value)))
+            self._tell(lambda waiter: waiter.errback(SpoolUnavailable(cause=error)))
         self._try_again_in(self._pause)
 
     def _tell(self, tell: Callable[[Deferred[None]], None]) -> None:
@@ -170,16 +177,16 @@ class Indexer:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        changes, self._waiting = self._waiting, []
         try:
-            if changes:
-                await self._threads.run(self._commit_in_thread, changes)
-        except sqlite3.Error as error:
+            if self._waiting:
+                await self._commit_waiting()
+        except (SpoolUnavailable, OSError, sqlite3.Error) as error:
             self._complain(error)
+        self._waiting = []
         self._tell(lambda waiter: waiter.errback(SpoolUnavailable(cause="stopping")))
 
 
-def _ended(working: Deferred[None]) -> Deferred[None]:
+def _ended(working: Deferred[Any]) -> Deferred[None]:
     ended: Deferred[None] = Deferred()
     working.addBoth(lambda _: ended.callback(None))
     return ended

@@ -148,7 +148,7 @@ class LargeFile:
         files.fault_point("segment.entered")
         change = Change()
         entry.index(change, header.id, HEADER_OCTETS)
-        change.positions.append(Position(header.id, self._end, sealed=True))
+        change.positions.append(Position(header.id, self._end, sealed=True, whole=True))
         indexed = self._indexer.index_in_thread(change)
         self._close()
         return None if indexed else change

@@ -68,6 +68,14 @@ class Layout:
         self._files.lock(fd, wait=True)
         return fd
 
+    def try_lock_start(self) -> int | None:
+        """The same without waiting.  @return: None while somebody else is starting."""
+        fd = self._files.open(self.root)
+        if self._files.lock(fd):
+            return fd
+        self._files.close(fd)
+        return None
+
     def prepare(self) -> None:
         """
         Make what is missing, durably.  Called by whoever holds `lock_start`.

@@ -49,7 +49,7 @@ class Recovery:
 
         @raise SpoolUnavailable: the spool cannot be used; its cause is for the operator.
         """
-        self._open_index()
+        self.open_index()
         self._clean_staging()
         all_read = self.take_over()
         if self._misses_segments():
@@ -74,6 +74,7 @@ class Recovery:
         for maildrop in self._index.removed_with_messages():
             while self._index.forget_some(maildrop):
                 pass
+        self._forget_gone()
         return all(read)
 
     def _misses_segments(self) -> bool:
@@ -92,33 +93,48 @@ class Recovery:
             self._tell(Notice(what) if id in replaced else Trouble(what))
         return bool(missing)
 
+    def _forget_gone(self) -> None:
+        """Segments that an index awaits, and that somebody has taken away: for nothing was in them that is not elsewhere."""
+        if awaited := self._index.awaited():
+            there = set(self._layout.segment_ids())
+            self._index.forget_awaited([id for id in awaited if id not in there])
+
     # -- the index
 
-    def _open_index(self) -> None:
+    def open_index(self, own: Change | None = None) -> None:
+        """
+        The newest; built, where there is none that can be read.
+
+        @param own: what is in the segments held here, from their beginnings.
+        """
         try:
-            self._index.open()
+            self._index.open(own)
             self._index.segments()
         except (sqlite3.Error, SpoolUnavailable) as error:
-            self._index.close()
             if self._files.exists(self._layout.index):
+                if not indexes.is_damaged(error):  # somebody is busy with it, or we may not open it
+                    raise
                 self._tell(Trouble("the index cannot be read and is built anew from the segments", error))
             self._build_index()
-            self._index.open()
+            self._index.open(own)
 
     def _build_index(self) -> None:
         """
         A new, empty one in its place; every segment is read from its beginning then.
 
+        First everybody is told that the old one is old.  Whoever has made a name looks whether that is so before he is done with it:
+        either the segment with the name is among those that are awaited, or he sees to it that the new index has it.
+
         The old one's log must be gone before the new one gets the name, or SQLite would play it into the wrong database.
         """
+        self._counts.index_built()
         path, new = self._layout.index, self._layout.index + ".new"
         for old in (new, new + "-journal", path, path + "-wal", path + "-shm"):
             if self._files.exists(old):
                 self._files.unlink(old)
-        indexes.build(new)
+        indexes.build(new, self._layout.segment_ids())
         os.chmod(new, 0o660)
         self._files.rename(new, path)
-        self._counts.index_built()  # whoever still writes to the old one changes over
         self._files.fault_point("index.rebuilt")
 
     # -- what nobody holds any more
@@ -175,7 +191,7 @@ class Recovery:
         end = self._seal(fd, id, secret, scan)
         for change in found[:-1]:
             self._index.commit([change])
-        found[-1].positions.append(Position(id, end, sealed=True))
+        found[-1].positions.append(Position(id, end, sealed=True, whole=True))
         self._index.commit(found[-1:])
         if found[0].messages or found[0].deletions:
             self._tell(Notice(f"segment {id:016x} was taken over from {position.position} to {scan.tail}"))

@@ -41,6 +41,7 @@ from mailhost.spool.log.staging import Drop, StagedMessage, Staging
 from mailhost.spool.log.threads import Threads
 from mailhost.spool.log.undelete import Deleted, Undelete
 from mailhost.spool.log.unique_ids import UniqueIds
+from mailhost.spool.log.watch import Watch
 from mailhost.spool.log.writer import Writer
 
 # A sync that takes longer keeps those who deliver waiting, and compaction stands back.
@@ -92,6 +93,9 @@ class LogSpool:
         self._writer = Writer(files, layout, segment_octets, self._tell)
         self._pace = Pace(reactor.seconds)
         self._committer = Committer(reactor, self._writer, self._indexer, self._pace, observer, self._make_room)
+        self._watch = Watch(
+            reactor, files, layout, index, threads, self._writer, self._committer, self._recovery, observer
+        )
         self._catalogue = Catalogue(files, layout, counts, index, threads, self._committer, self._indexer)
         self._staging = Staging(files, self._catalogue, self._committer, self._room, large_octets, self._begin_large)
         self._requests = Requests(files, layout.requests)
@@ -142,6 +146,7 @@ class LogSpool:
         self._committer.start()
         self._compactor.start()
         self._room.start()
+        self._watch.start()
         self._running = True
 
     def _open(self) -> None:
@@ -155,15 +160,8 @@ class LogSpool:
         finally:
             self._files.close(starting)
 
-    def _change_over(self) -> None:
-        """To an index that another process has built, which knows of our own segments nothing yet."""
-        starting = self._layout.lock_start()
-        try:
-            self._index.open()
-            self._recovery.take_over()
-            self._index.commit([self._writer.own()])
-        finally:
-            self._files.close(starting)
+    async def _change_over(self) -> None:
+        await self._watch.change_over()
 
     async def stop(self) -> None:
         if not self._running:
@@ -171,6 +169,7 @@ class LogSpool:
         self._running = False
         self._room.stop()
         await self._compactor.stop()
+        await self._watch.stop()
         await self._committer.stop()
         await self._indexer.stop()
         self._locks.stop()
@@ -320,7 +319,7 @@ class LogSpool:
             now = self._index.totals_now(maildrop) if self._pace.in_turn else None
             if now is not None:
                 return now
-            totals, _ = await self._threads.run(self._index.totals, maildrop)
+            totals, _ = await self._threads.run(self._index.totals, maildrop, so_far=True)
         except sqlite3.Error as error:
             raise SpoolUnavailable(cause=error) from error
         return totals

@@ -120,14 +120,15 @@ class Writer:
         segment.close()
 
     def own(self) -> Change:
-        """All that is in the segments held here, for an index that knows nothing of them.  In any thread."""
+        """All that is in the segments held here, for an index that knows nothing of them."""
         change = Change(again=True)
+        self._positions = []  # of segments that are let go of: whoever takes them over says where they end
         for segment in [self._segment, *self._given_up]:
             if segment is not None:
                 end = segment.end
                 for record, metadata in segment.scan(end):
                     replayed(change, segment.id, record, metadata)
-                change.positions.append(Position(segment.id, end))
+                change.positions.append(Position(segment.id, end, whole=True))
         return change
 
     def close(self) -> Change:

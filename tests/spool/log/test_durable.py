@@ -142,7 +142,7 @@ class DurableTests(LogSpoolTestCase):
         """No sync is asked for that the tests below do not take out, but for those that no promise rests on."""
         await self.broken_without()
         tested = {value for name, value in vars(type(self)).items() if name.startswith("SITE_")}
-        without_promise = {"sync by Segment.seal", "sync by Layout._write_version"}
+        without_promise = {"sync by Segment.seal", "sync by Layout.write_version"}
         assert self.sites - without_promise == tested
 
     SITE_GROUP = "sync by Writer.write"

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from twisted.internet import reactor
@@ -22,6 +23,8 @@ from mailhost.events import Trouble
 from mailhost.refusal import MaildropInUse, SpoolUnavailable
 from mailhost.spool.log.spool import LogSpool
 from tests.spool.log.using import ANN, BOB, ENVELOPE, LogSpoolTestCase, contents, delete, deliver, subjects
+
+T = TypeVar("T")
 
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[3]
@@ -133,6 +136,20 @@ class Acknowledged:
         assert set(found) <= self.asked, "nobody has sent this"
 
 
+def start_worker(directory: str, name: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, WORKER, directory, name], stdout=subprocess.PIPE, cwd=ROOT)
+
+
+def wait_for(said: Acknowledged, more: int) -> None:
+    """Until so many more messages have been acknowledged."""
+    before = len(said.taken)
+    pause = threading.Event()
+    for _ in range(2000):
+        if len(said.taken) >= before + more or said.failures:
+            return
+        pause.wait(0.01)
+
+
 class KillTests(LogSpoolTestCase):
     timeout = 1000
 
@@ -142,11 +159,11 @@ class KillTests(LogSpoolTestCase):
         said = Acknowledged()
         rng = random.Random(1)
         for _ in range(times):
-            running = [self.worker(directory, f"worker{number}") for number in range(workers)]
+            running = [start_worker(directory, f"worker{number}") for number in range(workers)]
             readers = [threading.Thread(target=said.read, args=(worker,)) for worker in running]
             for reader in readers:
                 reader.start()
-            await deferToThread(self.wait_for_first, said)
+            await deferToThread(wait_for, said, 1)
             await deferLater(reactor, rng.uniform(0, 0.15))
             for worker in running:
                 worker.send_signal(signal.SIGKILL)
@@ -157,17 +174,6 @@ class KillTests(LogSpoolTestCase):
                 worker.stdout.close()
             said.check(await self.found(directory, workers))
         assert len(said.taken) > times
-
-    def wait_for_first(self, said: Acknowledged) -> None:
-        before = len(said.taken)
-        pause = threading.Event()
-        for _ in range(2000):
-            if len(said.taken) > before or said.failures:
-                return
-            pause.wait(0.01)
-
-    def worker(self, directory: str, name: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, WORKER, directory, name], stdout=subprocess.PIPE, cwd=ROOT)
 
     async def found(self, directory: str, workers: int) -> list[str]:
         spool = await self.started(directory)
@@ -197,7 +203,96 @@ def forget_index(directory: str) -> None:
         path.unlink()
 
 
+def damage_index(directory: str) -> None:
+    for path in Path(directory).glob("index.sqlite3-*"):
+        path.unlink()
+    with Path(directory, "index.sqlite3").open("r+b") as file:
+        file.write(bytes(4096))
+
+
 class NewIndexTests(LogSpoolTestCase):
+    async def when_ready(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Try again, as clients do, until the index is whole."""
+        for _ in range(200):
+            try:
+                return await work()
+            except SpoolUnavailable:
+                await deferLater(reactor, 0.05)
+        raise AssertionError("it never came back")
+
+    async def test_a_process_that_starts_acts_first(self) -> None:
+        """
+        An index built anew awaits what the living hold: until they have changed over, which they do without being asked, no maildrop is
+        shown as empty, and no name is made that there is.
+        """
+        for spoil in forget_index, damage_index:
+            directory = self.new_directory()
+            one = await self.started(directory)
+            await deliver(one, "before")
+            spoil(directory)
+            two = await self.started(directory)
+            for refused in (
+                lambda two=two: two.open_maildrop(ANN, 0),
+                lambda two=two: deliver(two, "refused"),
+                lambda two=two: two.create(BOB),
+                lambda two=two: two.exists(ANN),
+                lambda two=two: two.had(ANN, ["x"]),
+            ):
+                with pytest.raises(SpoolUnavailable):
+                    await refused()
+            assert await self.when_ready(lambda two=two: subjects(two)) == ["before"]  # type: ignore[misc]
+            await deliver(two, "after")
+            assert await subjects(one) == await subjects(two) == ["before", "after"]
+            await one.stop()
+            await two.stop()
+            forget_index(directory)
+            assert await self.subjects_in(directory) == ["before", "after"]
+
+    async def test_known_names_are_delivered_to(self) -> None:
+        """Who knows a name from before goes on taking mail for it while others wait for the index, and none of it is lost."""
+        directory = self.new_directory()
+        one, other = await self.started(directory), await self.started(directory)
+        await deliver(one, "before")
+        await deliver(other, "also before")
+        forget_index(directory)
+        two = await self.started(directory)
+        await deliver(one, "meanwhile")
+        assert await self.when_ready(lambda: subjects(two)) == ["before", "also before", "meanwhile"]
+
+    async def test_a_new_segment_before_the_change(self) -> None:
+        """A process that fills segment after segment before it changes over brings all of them."""
+        directory = self.new_directory()
+        one = await self.started(directory, segment_octets=600)
+        await deliver(one, "0")
+        forget_index(directory)
+        two = await self.started(directory)
+        for number in range(1, 5):
+            await deliver(one, str(number))
+        assert await self.when_ready(lambda: subjects(two)) == ["0", "1", "2", "3", "4"]
+
+    async def test_the_holder_ends_before_it_has_changed_over(self) -> None:
+        """What it held is taken over by the one that waits for it."""
+        directory = self.new_directory()
+        worker = start_worker(directory, ANN)
+        said = Acknowledged()
+        reader = threading.Thread(target=said.read, args=(worker,))
+        reader.start()
+        try:
+            await deferToThread(wait_for, said, 20)
+            worker.send_signal(signal.SIGSTOP)
+            forget_index(directory)
+            spool = await self.started(directory)
+            with pytest.raises(SpoolUnavailable):
+                await spool.open_maildrop(ANN, 0)
+        finally:
+            worker.kill()
+            worker.wait()
+            reader.join()
+            assert worker.stdout is not None
+            worker.stdout.close()
+        found = await self.when_ready(lambda: contents(spool, ANN))
+        said.check([octets.partition(b"\r\n")[0].partition(b" ")[2].decode() for octets in found])
+
     async def test_others_change_over(self) -> None:
         """When one process has to build the index anew, those that live put what is theirs into it, and everybody sees all."""
         directory = self.new_directory()

@@ -85,7 +85,7 @@ class TotalsTests(LogSpoolTestCase):
         spool = await self.started(self.new_directory())
         await deliver(spool, "first")
 
-        def broken(maildrop: int) -> None:
+        def broken(maildrop: int, *, so_far: bool = False) -> None:
             raise sqlite3.DatabaseError("malformed")
 
         spool._index.totals = spool._index.totals_now = broken
