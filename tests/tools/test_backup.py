@@ -311,6 +311,24 @@ class RestoreTests(BackupTestCase):
         assert await self.subjects_in(self.restored(target, again.manifest)) == await subjects(spool)
         assert len(await self.subjects_in(self.restored(target, name))) == 9
 
+    async def test_two_histories(self) -> None:
+        """A spool restored from an older backup goes another way: it is not mixed with what the first one did since."""
+        directory, target = self.new_directory(), self.new_directory()
+        spool = await self.started(directory)
+        await deliver(spool, "both")
+        old = self.take(directory, target)
+        await deliver(spool, "first only")
+        last = self.take(directory, target)
+        restored = await self.started(self.restored(target, old.manifest))
+        await deliver(restored, "second only")
+        with pytest.raises(Unusable, match="restored from an older backup"):
+            self.take(restored._layout.root, target)
+        assert len(backup.manifests(target)) == 2
+        check(target, backup.read_manifest(target, last.manifest), unwatched)
+        other = self.new_directory()
+        again = self.take(restored._layout.root, other)
+        assert await self.subjects_in(self.restored(other, again.manifest)) == ["both", "second only"]
+
 
 def _read(path: str) -> bytes:
     return Path(path).read_bytes()
@@ -437,8 +455,11 @@ def test_by_the_command_line(
     again = start(PROGRAM, "run", *file)
     assert messages(again) == 1
     assert again.end() == -signal.SIGTERM
-    assert mailhost("backup", "backups", *file, "--keep", "1").status == 0
-    assert len(json.loads(mailhost("backup", "backups", "--list", *file, "--json").out)["backups"]) == 1
+    mixed = mailhost("backup", "backups", *file)
+    assert (mixed.status, mixed.err.count("\n")) == (1, 1)
+    for _ in range(2):
+        assert mailhost("backup", "others", *file, "--keep", "1").status == 0
+    assert len(json.loads(mailhost("backup", "others", "--list", *file, "--json").out)["backups"]) == 1
 
 
 def test_nothing_there(mailhost: Callable[..., Any], config: Path) -> None:

@@ -288,6 +288,8 @@ class _Taking:
         Bring the copy up to this end, or to where the segment has been cut meanwhile because a sync failed.
 
         What a manifest names is never written again.
+
+        @raise Unusable: it is not the beginning of this segment.
         """
         known = self._known.get(name)
         start = min(known.octets, self._size_of_copy(name)) if known is not None else 0
@@ -298,6 +300,7 @@ class _Taking:
             try:
                 while octets := self._files.read(source, min(_BLOCK_OCTETS, end - at), at):
                     digest.update(octets)
+                    self._compare(name, octets, self._files.read(target, max(min(len(octets), start - at), 0), at))
                     self._write(target, octets, at, start)
                     at += len(octets)
                 os.fsync(target)
@@ -306,6 +309,13 @@ class _Taking:
         finally:
             self._files.close(source)
         return Kept(name, at, digest.hexdigest())
+
+    def _compare(self, name: str, octets: bytes, kept: bytes) -> None:
+        if not octets.startswith(kept):
+            raise Unusable(
+                f"{self._path(name)} is not how this segment begins: it is damaged, or this spool was restored from an older"
+                " backup than the last; back up to a new directory"
+            )
 
     def _write(self, target: int, octets: bytes, at: int, start: int) -> None:
         """@param start: where what is new begins."""
