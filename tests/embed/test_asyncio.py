@@ -27,7 +27,7 @@ def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["embed/test_embedding_page.py", "embed/test_in_process.py", "foreign/test_host.py"],
+    ["embed/test_embedding_page.py", "embed/test_in_process.py", "embed/test_stalled.py", "foreign/test_host.py"],
 )
 def test_the_same_tests(module: str, tmp_path: Path) -> None:
     """What runs under epoll runs under asyncio."""
