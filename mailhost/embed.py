@@ -1,5 +1,5 @@
 """
-A mail host inside your own Twisted application, from values and objects, without a configuration file.
+A mail host inside your own Twisted application, from values and objects, without a configuration file::
 
     host = MailHost(hostname="mx.example.test", domains=["example.test"], spool="log:/var/lib/shop/mail", checkers=[my_checker])
     host.listen("smtp", "tcp:2525:interface=127.0.0.1")

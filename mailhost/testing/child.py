@@ -1,5 +1,5 @@
 """
-The process behind `mailhost.testing.process`: a host, told what to do by lines of JSON on its standard input.
+The process behind `mailhost.testing.process`: a host, told what to do by lines of JSON on its standard input::
 
     its first line      {"smtp": [host, port], "submission": [...], "pop3": [...]}
     a request           {"call": "add_account", "arguments": {"address": ..., "password": ...}}

@@ -1,5 +1,5 @@
 """
-A mail host for tests in the process that tests it: for trial, whose tests have the reactor.
+A mail host for tests in the process that tests it: for trial, whose tests have the reactor::
 
     class ShopTests(TestCase):
         async def setUp(self):

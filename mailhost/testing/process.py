@@ -1,5 +1,5 @@
 """
-A mail host for tests that block, in a process of its own: for pytest, unittest, and whatever else has no reactor.
+A mail host for tests that block, in a process of its own: for pytest, unittest, and whatever else has no reactor::
 
     with MailHostProcess() as mail_host:
         mail_host.add_account("ann@example.test", "secret")

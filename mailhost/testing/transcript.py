@@ -1,5 +1,5 @@
 """
-Dialogues as data: one situation per file, readable beside the RFC, played on any protocol's conversation.
+Dialogues as data: one situation per file, readable beside the RFC, played on any protocol's conversation::
 
     # Relaying is refused until the client logs in.  RFC 5321 3.6.2
     S: 220 *
