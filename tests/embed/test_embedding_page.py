@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from mailhost.embed import CannotListen, ConfigError, MailHost, MemorySpool
+from mailhost.embed import CannotListen, ConfigError, IDelivery, MailHost, MailRealm, MemorySpool, delivery_of
 from mailhost.service.certificates import make_self_signed
 
 EXAMPLES = re.findall(
@@ -245,5 +245,37 @@ class MailHostTests(TestCase):
             await host.when_ready()
             assert await in_thread(offers_starttls, host.addresses["in"].port)  # type: ignore[attr-defined]
             await host.stopService()
+
+        return Deferred.fromCoroutine(scenario())
+
+    def test_a_realm_of_ones_own(self) -> Deferred[None]:
+        """It is asked behind the checkers, and a stranger's mail goes to what it gives for nobody."""
+        names = ExampleTests.run_example(self, 1)  # type: ignore[arg-type]
+        realm = MailRealm({IDelivery: delivery_of(names["arrived"])})
+
+        async def scenario() -> None:
+            host = MailHost(hostname="mx.example.test", realm=realm)
+            host.listen("smtp", "tcp:0:interface=127.0.0.1", name="in")
+            async with host:
+                await in_thread(send, host.addresses["in"].port, "orders@mx.example.test")  # type: ignore[attr-defined]
+            assert names["shop"] == {"orders@mx.example.test": [MESSAGE]}
+
+        return Deferred.fromCoroutine(scenario())
+
+    def test_async_with_a_port_in_use(self) -> Deferred[None]:
+        """What is wrong is raised there, the service is stopped again, and can be started later."""
+        names = ExampleTests.run_example(self, 1)  # type: ignore[arg-type]
+
+        async def scenario() -> None:
+            first = names["host"]
+            async with first:
+                second = MailHost(hostname="mx.example.test", receive=names["arrived"])
+                second.listen("smtp", f"tcp:{first.addresses['in'].port}:interface=127.0.0.1")
+                with pytest.raises(CannotListen):
+                    async with second:
+                        raise AssertionError("it serves")
+                assert not second.running
+            async with second:
+                assert second.running
 
         return Deferred.fromCoroutine(scenario())
