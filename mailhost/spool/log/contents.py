@@ -25,9 +25,8 @@ from mailhost.spool.log.records import HEADER_OCTETS, Record
 from mailhost.spool.log.segments import OpenSegment, Readers
 from mailhost.spool.log.threads import Threads
 
-# A record up to this length is read at once, and checked whole before its first octet is given out: content of 256 KiB with the
-# metadata of a thousand recipients fits.
-_WHOLE_OCTETS = 512 * 1024
+# A record up to this length is read at once, and checked whole before its first octet is given out.
+_WHOLE_OCTETS = 256 * 1024
 
 
 class SegmentGone(Exception):
