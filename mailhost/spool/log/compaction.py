@@ -27,7 +27,7 @@ from mailhost.spool.log import records
 from mailhost.spool.log.entries import replayed
 from mailhost.spool.log.fences import fences, replaced_by
 from mailhost.spool.log.holdings import Holding, Holdings
-from mailhost.spool.log.index import Change, Index, Position
+from mailhost.spool.log.index import Change, Index, Outdated, Position
 from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.records import (
     CATALOGUE,
@@ -102,6 +102,7 @@ class Compaction:
         self._finished: set[int] = set()  # of which nothing is left that they replace
         self._single: dict[int, bool] = {}
         self._segments = self._octets = 0
+        self._built = -1
 
     def run(self, since: int) -> Iterator[int]:
         """
@@ -112,7 +113,8 @@ class Compaction:
         """
         fd = self._files.open_lock(self._layout.compaction_lock)
         try:
-            if self._files.lock(fd):
+            if self._files.lock(fd) and not self._index.awaited():
+                self._built = self._index.built
                 yield from self._finish_what_was_left()
                 for victims in self._choose(since):
                     yield from self._replace(victims, since)
@@ -159,6 +161,8 @@ class Compaction:
         try:
             for victim in victims:
                 yield from self._copy(victim, successor, since)
+            if self._index.built != self._built:  # what was asked of a new index may not have been in it yet
+                raise Outdated("the index was built anew meanwhile")
             if successor.is_begun:
                 yield from successor.finish()
         except _Damaged as damaged:

@@ -165,6 +165,8 @@ class Index:
         self._impatient: sqlite3.Connection | None = None
         self._patient: sqlite3.Connection | None = None
         self._patiently = threading.Lock()
+        self.damage: sqlite3.Error | None = None
+        """What was seen of it, since it was opened, by whoever used it."""
 
     # -- opening
 
@@ -189,6 +191,12 @@ class Index:
             self._idle = []  # what other threads have in hand belongs to the old one
             self._patient, self._impatient = patient, impatient
             self._built = built
+        self.damage = None
+
+    @property
+    def built(self) -> int:
+        """Which one this is: it moves when a new one is changed over to."""
+        return self._built
 
     @property
     def is_outdated(self) -> bool:
@@ -237,7 +245,14 @@ class Index:
             if is_busy(error):
                 return False
             raise
+        except sqlite3.DatabaseError as error:
+            self._note(error)
+            raise
         return True
+
+    def _note(self, error: sqlite3.Error) -> None:
+        if is_damaged(error):
+            self.damage = error
 
     def commit(self, changes: Iterable[Change]) -> None:
         """Some seconds of patience, then an error.  @raise Outdated: it has to be opened again, and ours read again into it."""
@@ -245,7 +260,11 @@ class Index:
             assert self._patient is not None
             if self.is_outdated:
                 raise Outdated("another process has built the index anew")
-            _commit(self._patient, lambda connection: _apply_all(connection, changes))
+            try:
+                _commit(self._patient, lambda connection: _apply_all(connection, changes))
+            except sqlite3.Error as error:
+                self._note(error)
+                raise
 
     def write(self, work: Callable[[sqlite3.Connection], T], *, synced: bool = False) -> T:
         """
@@ -433,6 +452,7 @@ class Index:
             idle.append(connection)
             raise
         except sqlite3.Error as error:
+            self._note(error)
             raise SpoolUnavailable(cause=error) from error
         idle.append(connection)  # not after an error: that connection is closed with the index
         return result

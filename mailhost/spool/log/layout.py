@@ -15,12 +15,15 @@ Where things are in a spool's directory, and whether we may use it at all.
 from __future__ import annotations
 
 import os
+import re
 
 from mailhost.refusal import SpoolUnavailable
 from mailhost.spool.files import Files
 
 _VERSION = b"mailhost log spool 1\n"
-_SEGMENT = ".seg"
+_SEGMENT = re.compile(r"[0-9a-f]{16}\.seg").fullmatch
+# What makes a directory no less empty.
+_HARMLESS = re.compile(r"lost\+found|\..*|VERSION\.new").fullmatch
 
 # flock() and mmap() over a network hold between the processes of one machine at best, and a sync may only reach another's memory.
 _NETWORK = frozenset(
@@ -106,7 +109,7 @@ class Layout:
                 return
             if found:
                 raise unusable(f"{self._version} says {found!r}: this program knows {_VERSION!r} only")
-        elif others := sorted(set(files.names(self.root)) - {os.path.basename(self._version) + ".new"}):
+        elif others := sorted(name for name in files.names(self.root) if not _HARMLESS(name)):
             raise unusable(f"{self.root} is no spool: it has no VERSION, but {others[0]!r}")
         self.write_version()
 
@@ -128,16 +131,15 @@ class Layout:
         files.rename(new, self._version)
 
     def segment(self, id: int) -> str:
-        return os.path.join(self.segments, f"{id:016x}{_SEGMENT}")
+        return os.path.join(self.segments, f"{id:016x}.seg")
 
     def segment_ids(self) -> list[int]:
         """Of all segments there are; other files are left alone."""
-        found = []
-        for name in self._files.names(self.segments):
-            id, dot, _ = name.partition(_SEGMENT)
-            if dot and len(id) == 16:
-                found.append(int(id, 16))
-        return found
+        return [int(name[:16], 16) for name in self._files.names(self.segments) if _SEGMENT(name)]
+
+    def strangers(self) -> list[str]:
+        """Paths of what is where segments are, and is none."""
+        return [os.path.join(self.segments, name) for name in self._files.names(self.segments) if not _SEGMENT(name)]
 
     def staged(self, id: int) -> str:
         return os.path.join(self.staging, f"{id:016x}")

@@ -68,7 +68,7 @@ HEADER_OCTETS = 64
 """Of a segment's header, and of a record's."""
 
 _SEGMENT_MAGIC = b"mailhost"
-_RECORD_MAGIC = b"\xf5rec"
+RECORD_MAGIC = b"\xf5rec"
 _SEGMENT = struct.Struct("<8sHHIQQ16s12x")
 _RECORD = struct.Struct("<4s16sBBHIQQQII")
 _CHECKSUM = struct.Struct("<I")
@@ -140,7 +140,7 @@ def pack_record_header(
     group_offset: int,
 ) -> bytes:
     header = _RECORD.pack(
-        _RECORD_MAGIC,
+        RECORD_MAGIC,
         secret,
         kind,
         VERSION,
@@ -164,7 +164,7 @@ def read_record_header(octets: bytes, secret: bytes, offset: int) -> Record | No
         return None
     fields = _RECORD.unpack_from(octets)
     record = Record(fields[2], *fields[5:])
-    if fields[0] != _RECORD_MAGIC or fields[1] != secret or record.offset != offset:
+    if fields[0] != RECORD_MAGIC or fields[1] != secret or record.offset != offset:
         return None
     return record
 
@@ -188,7 +188,7 @@ def may_be_statement(start: bytes) -> bool:
 
 def mark_of(secret: bytes) -> bytes:
     """What every record of a segment begins with."""
-    return _RECORD_MAGIC + secret
+    return RECORD_MAGIC + secret
 
 
 def _with_checksum(octets: bytes) -> bytes:

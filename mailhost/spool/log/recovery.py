@@ -28,6 +28,7 @@ from mailhost.spool.log.segments import NoSecret, Segment, find_secret
 
 # Messages in one transaction: few enough that other processes do not wait for long.
 _ROWS_AT_ONCE = 2000
+_DAMAGED = "the index cannot be read and is built anew from the segments"
 _COPIED_OCTETS = 1024 * 1024
 
 
@@ -49,16 +50,25 @@ class Recovery:
 
         @raise SpoolUnavailable: the spool cannot be used; its cause is for the operator.
         """
-        self.open_index()
         self._clean_staging()
-        all_read = self.take_over()
-        if self._misses_segments():
+        try:
+            self.open_index()
+            all_read = self.take_over()
+            is_right = not self._misses_segments()
+        except (sqlite3.Error, SpoolUnavailable) as error:
+            if not indexes.is_damaged(error):
+                raise
+            self._tell(Trouble(_DAMAGED, error))
+            is_right = False
+        if not is_right:
             self._index.close()
-            self._build_index()
+            self.build_index()
             self._index.open()
             all_read = self.take_over()
         if all_read:
             self._holdings.forget_unheld()
+        for path in self._layout.strangers():
+            self._tell(Notice(f"{path} is nothing of the spool's, and is left alone"))
 
     def take_over(self) -> bool:
         """Index what nobody holds, as far as it is not indexed.  @return: whether all segments are in the index now."""
@@ -114,11 +124,11 @@ class Recovery:
             if self._files.exists(self._layout.index):
                 if not indexes.is_damaged(error):  # somebody is busy with it, or we may not open it
                     raise
-                self._tell(Trouble("the index cannot be read and is built anew from the segments", error))
-            self._build_index()
+                self._tell(Trouble(_DAMAGED, error))
+            self.build_index()
             self._index.open(own)
 
-    def _build_index(self) -> None:
+    def build_index(self) -> None:
         """
         A new, empty one in its place; every segment is read from its beginning then.
 
@@ -144,7 +154,7 @@ class Recovery:
             path = os.path.join(self._layout.staging, name)
             try:
                 fd = self._files.open(path, writable=True)
-            except FileNotFoundError:
+            except (FileNotFoundError, IsADirectoryError):
                 continue
             try:
                 if self._files.lock(fd):
@@ -175,7 +185,7 @@ class Recovery:
         try:
             secret = find_secret(files, fd)
         except NoSecret:
-            self._put_away(fd, id, was_used=position.position > 0)
+            self._put_away(fd, id)
             return
         size = files.size(fd)
         end = size if fence is None else min(size, fence)
@@ -223,14 +233,18 @@ class Recovery:
 
     # -- quarantine
 
-    def _put_away(self, fd: int, id: int, *, was_used: bool) -> None:
-        """A segment without a beginning: one that a crash cut short in its making, if nothing of it was ever indexed."""
-        if self._files.size(fd) == 0:
+    def _put_away(self, fd: int, id: int) -> None:
+        """A segment of which nothing can be read."""
+        octets = self._files.size(fd)
+        if octets == 0:
             self._files.unlink(self._layout.segment(id))
             return
-        self._files.rename(self._layout.segment(id), self._layout.quarantined(id, 0, "headless"))
-        if was_used:
-            self._tell(Trouble(f"segment {id:016x} has lost its header and was put into quarantine"))
+        path = self._layout.quarantined(id, 0, "headless")
+        self._files.rename(self._layout.segment(id), path)
+        if octets > HEADER_OCTETS:  # more than a process leaves that ends while it makes one
+            self._tell(
+                Trouble(f"segment {id:016x} has lost its header, nothing in it can be read, and it is now {path}")
+            )
 
     def _cut(self, fd: int, id: int, tail: int, size: int) -> None:
         self._keep(fd, id, tail, size, "torn")

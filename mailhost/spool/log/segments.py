@@ -19,6 +19,8 @@ from mailhost.spool.log.layout import Layout
 from mailhost.spool.log.records import HEADER_OCTETS, LOG, SegmentHeader
 from mailhost.spool.log.scan import Scan
 
+_BLOCK_OCTETS = 1024 * 1024
+
 
 def new_id() -> int:
     """Random, never reused; 63 bits, since SQLite's integers have a sign."""
@@ -220,12 +222,12 @@ class Readers:
 
 
 class NoSecret(OSError):
-    """Neither the segment's header nor a record in its known places can be read."""
+    """Neither the segment's header nor any record's can be read."""
 
 
 def find_secret(files: Files, fd: int) -> bytes:
     """
-    A segment's secret: from its header, or, when that is damaged, from the first record or the seal at its end.
+    A segment's secret: from its header, or, when that is damaged, from the first record, the seal at its end, or any record.
 
     @raise NoSecret: nothing can be read of it.
     """
@@ -237,6 +239,21 @@ def find_secret(files: Files, fd: int) -> bytes:
     if secret is None:
         seal = files.size(fd) - HEADER_OCTETS - len(b"{}")
         secret = records.secret_of(files.read(fd, HEADER_OCTETS, seal), seal) if seal > 0 else None
+    secret = secret or _secret_of_any(files, fd)
     if secret is None:
-        raise NoSecret("no header, and no record in its known places")
+        raise NoSecret("no header, and no record")
     return secret
+
+
+def _secret_of_any(files: Files, fd: int) -> bytes | None:
+    """Of the first record that stands where it says it does."""
+    at = HEADER_OCTETS
+    while len(block := files.read(fd, _BLOCK_OCTETS, at)) >= HEADER_OCTETS:
+        place = block.find(records.RECORD_MAGIC)
+        while place >= 0:
+            secret = records.secret_of(files.read(fd, HEADER_OCTETS, at + place), at + place)
+            if secret is not None:
+                return secret
+            place = block.find(records.RECORD_MAGIC, place + 1)
+        at += len(block) - len(records.RECORD_MAGIC) + 1
+    return None

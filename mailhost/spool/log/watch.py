@@ -25,6 +25,11 @@ from mailhost.spool.log.threads import Threads
 from mailhost.spool.log.writer import Writer
 
 _LOOK_SECONDS = 1.0
+_BETWEEN_REBUILDS_SECONDS = 600.0
+
+
+class _SomebodyStarts(SpoolUnavailable):
+    """It may be building the index anew; soon it is done."""
 
 
 class Watch:
@@ -54,6 +59,7 @@ class Watch:
         self._one_at_a_time = DeferredLock()
         self._next: Any = None
         self._awaiting = False  # whether something may be missing in the index
+        self._next_rebuild = 0.0
         self._trouble = ""  # what was told last
 
     def start(self) -> None:
@@ -70,12 +76,23 @@ class Watch:
 
     def _look(self) -> None:
         self._next = self._reactor.callLater(_LOOK_SECONDS, self._look)
-        if (self._index.is_outdated or self._awaiting) and not self._one_at_a_time.locked:
+        if self._has_work and not self._one_at_a_time.locked:
             Deferred.fromCoroutine(self._change_over_quietly())
+
+    @property
+    def _has_work(self) -> bool:
+        return self._index.is_outdated or self._awaiting or self._may_rebuild
+
+    @property
+    def _may_rebuild(self) -> bool:
+        """Damage is built anew, though not again and again on a disk that is no good."""
+        return self._index.damage is not None and self._reactor.seconds() >= self._next_rebuild
 
     async def _change_over_quietly(self) -> None:
         try:
             await self.change_over()
+        except _SomebodyStarts:
+            return
         except SpoolUnavailable as error:
             self._tell(error.cause)
         except (OSError, sqlite3.Error) as error:
@@ -100,6 +117,8 @@ class Watch:
         async with self._one_at_a_time:
             if self._index.is_outdated:
                 await self._alone(self._to_newest)
+            elif self._may_rebuild:
+                await self._alone(self._rebuild)
             elif self._awaiting:
                 await self._alone(self._bring_in_the_rest)
 
@@ -107,11 +126,18 @@ class Watch:
         """While nobody else can start."""
         starting = await self._threads.run(self._layout.try_lock_start)
         if starting is None:
-            raise SpoolUnavailable(cause="another process is starting, and may be building the index anew")
+            raise _SomebodyStarts(cause="another process is starting, and may be building the index anew")
         try:
             await work()
         finally:
             self._files.close(starting)
+
+    async def _rebuild(self) -> None:
+        what = "the index is damaged and is built anew from the segments; POP3 says [SYS/TEMP] until that is done"
+        self._observer(Trouble(what, self._index.damage))
+        self._next_rebuild = self._reactor.seconds() + _BETWEEN_REBUILDS_SECONDS
+        await self._threads.run(self._recovery.build_index)
+        await self._to_newest()
 
     async def _to_newest(self) -> None:
         self._awaiting = True

@@ -199,6 +199,28 @@ class TakenOverTests(LogSpoolTestCase):
         """What the dead process had not synced is synced before anybody sees it."""
         assert await self.left_after_take_over("sync by Segment.seal") == ["unsynced"]
 
+    async def test_the_name_of_what_is_shown_is_durable(self) -> None:
+        """Its maker may have ended before its name was synced: that is made up for."""
+        assert await self.left_after_crash_in_making() == ["unsynced"]
+
+    async def test_without_the_sync_of_the_name(self) -> None:
+        """The proof above would fail without it."""
+        assert await self.left_after_crash_in_making("sync_directory by Recovery.take_over") == []
+
+    async def left_after_crash_in_making(self, *swallowed: str) -> list[str]:
+        """As above, but nobody else has synced the directory of segments."""
+        directory = self.new_directory()
+        spool = await self.started(directory)
+        await deliver(spool, "unsynced")
+        copy = self.killed(directory)
+        disk = RecordedDisk(copy)
+        disk.swallowed = set(swallowed)
+        second = await self.started(copy, files=disk)
+        assert await subjects(second) == ["unsynced"]
+        left = self.new_directory()
+        disk.leave(left)
+        return await self.subjects_in(left)
+
     async def test_without_that_sync(self) -> None:
         """The proof above would fail without it."""
         assert await self.left_after_take_over("sync by Segment.seal", "sync by Recovery._replay") == []

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 
 from mailhost.envelope import Copy
 from mailhost.events import Notice, Trouble
-from mailhost.refusal import ContentDamaged
+from mailhost.refusal import ContentDamaged, SpoolUnavailable
 from mailhost.spool.files import Files
-from mailhost.spool.log import records
+from mailhost.spool.log import index as index_module
+from mailhost.spool.log import records, watch
 from mailhost.spool.log.records import HEADER_OCTETS
 from mailhost.spool.log.scan import Scan
 from mailhost.spool.log.segments import find_secret
@@ -212,6 +216,34 @@ class DamageTests(LogSpoolTestCase):
             forget_index(spool._layout.root)
             assert await self.subjects_in(spool._layout.root) == ["one"]
 
+    async def test_head_of_a_segment(self) -> None:
+        """Where the first sector is lost with all known places, what stands behind it is read by the secret of any record."""
+        for sealed in False, True:
+            spool = await self.started(self.new_directory())
+            for number in range(5):
+                await deliver(spool, str(number), octets=3000)
+            if sealed:
+                await spool.stop()
+            left = self.killed(spool._layout.root)
+            forget_index(left)
+            (segment,) = segments(left)
+            first = next(end for kind, _, end in spans(segment) if kind == records.MESSAGE)
+            overwrite(segment, 0, bytes(512))
+            # The name's own record was there too; the messages behind are found by their maildrop's id.
+            again = await self.started(left)
+            query = "SELECT count(*), min(offset) FROM messages"
+            assert again._index.read(lambda connection: connection.execute(query).fetchone()) == (4, first)  # noqa: B023
+            assert "damaged" in " ".join(self.troubles())
+            self.events.clear()
+
+    async def test_nothing_to_read(self) -> None:
+        """A segment that was more than begun and of which nothing can be read is told of, also when no index knew it."""
+        left = self.killed((await self.started(self.new_directory()))._layout.root)
+        write(f"{left}/segments/{7:016x}.seg", b"x" * 65)
+        spool = await self.started(left)
+        assert f"segment {7:016x} has lost its header" in " ".join(self.troubles())
+        assert len(os.listdir(spool._layout.quarantine)) == 1
+
     async def test_retrieval(self) -> None:
         """A message that was damaged after it was indexed is refused when it is asked for, and the others are not."""
         left = await self.damaged(2, -20, index=True)
@@ -335,6 +367,90 @@ class IndexTests(LogSpoolTestCase):
     def live(self, spool: LogSpool) -> dict[int, int]:
         query = "SELECT id, live FROM segments WHERE live"
         return dict(spool._index._read(lambda connection: connection.execute(query).fetchall()))
+
+    async def test_damage_that_a_start_does_not_see(self) -> None:
+        """An index that turns out to be damaged while it is used is built anew, once, and then everybody is served again."""
+        self.patch(watch, "_LOOK_SECONDS", 0.05)
+        spool = await self.started(self.new_directory())
+        for number in range(50):
+            await deliver(spool, str(number))
+        await spool.stop()
+        self.spoil_table(spool._layout.index, "messages")
+        again = await self.started(spool._layout.root)
+        maildrop = await again.open_maildrop(ANN, 0)
+        with pytest.raises(SpoolUnavailable):
+            await maildrop.listing()
+        maildrop.release()
+        while again._index.damage or again._watch._awaiting:
+            await deferLater(reactor, 0.05)
+        assert await subjects(again) == [str(number) for number in range(50)]
+        assert len([event for event in self.events if isinstance(event, Trouble)]) == 1
+
+    async def test_damage_that_a_start_runs_into(self) -> None:
+        """The same, where it is a start that has something to write there."""
+        spool = await self.started(self.new_directory())
+        for number in range(50):
+            await deliver(spool, str(number))
+        left = self.killed(spool._layout.root)
+        forget_index(left)
+        await (await self.started(left)).stop()
+        connection = sqlite3.connect(f"{left}/index.sqlite3")
+        connection.execute("UPDATE segments SET position = 0, sealed = 0")
+        connection.commit()
+        connection.close()
+        self.spoil_table(f"{left}/index.sqlite3", "messages")
+        assert await self.subjects_in(left) == [str(number) for number in range(50)]
+
+    def spoil_table(self, index: str, table: str) -> None:
+        connection = sqlite3.connect(index)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        connection.close()
+        overwrite(Path(index), (page - 1) * 4096, b"\xa5" * 4096)
+
+    async def test_busy(self) -> None:
+        """An index that somebody else has locked is waited for, and then the start fails; it is not taken for a damaged one."""
+        self.patch(index_module, "_PATIENCE_SECONDS", 0.1)
+        spool = await self.started(self.new_directory())
+        await deliver(spool, "one")
+        await spool.stop()
+        other = sqlite3.connect(spool._layout.index, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        inode = os.stat(spool._layout.index).st_ino
+        with pytest.raises(SpoolUnavailable) as refused:
+            await spool.start()
+        assert "locked" in str(refused.value.cause)
+        assert os.stat(spool._layout.index).st_ino == inode
+        other.execute("ROLLBACK")
+        other.close()
+        assert await self.subjects_in(spool._layout.root) == ["one"]
+
+
+class StrangersTests(LogSpoolTestCase):
+    async def test_among_segments_and_staged_files(self) -> None:
+        """What an operator or a file system has put there is left alone, and said."""
+        spool = await self.started(self.new_directory())
+        await deliver(spool, "one")
+        await spool.stop()
+        root = spool._layout.root
+        strangers = [f"{root}/segments/{name}" for name in ("z" * 16 + ".seg", f"{7:016x}.seg.old", "notes")]
+        for path in strangers:
+            write(path, b"?")
+        os.mkdir(root + "/staging/lost+found")
+        assert await self.subjects_in(root) == ["one"]
+        told = " ".join(event.what for event in self.events if isinstance(event, Notice))
+        for path in strangers:
+            assert os.path.basename(path) in os.listdir(root + "/segments")
+            assert path in told
+
+    async def test_in_a_new_directory(self) -> None:
+        """A file system of its own, with what mkfs makes there, is a good place for a spool."""
+        root = self.new_directory()
+        os.makedirs(root + "/lost+found")
+        write(root + "/.keep", b"")
+        assert await self.subjects_in(root) == []
 
 
 class StagedFilesTests(LogSpoolTestCase):
