@@ -40,6 +40,7 @@ from mailhost.events import (
     SessionEnded,
     Trouble,
 )
+from mailhost.refusal import SpoolUnavailable
 from mailhost.service.certificates import CertificateError
 from mailhost.service.config import ConfigError
 from mailhost.service.listen import CannotListen
@@ -198,8 +199,10 @@ def explain(cause: object) -> str:
     """What went wrong, for an operator: an exception's kind, its text, and the cause that a Refusal carries."""
     if not isinstance(cause, BaseException):
         return str(cause)
-    text = str(cause) if isinstance(cause, _IN_WORDS) else ": ".join(filter(None, (type(cause).__name__, str(cause))))
     deeper = getattr(cause, "cause", None)
+    if isinstance(cause, SpoolUnavailable) and isinstance(deeper, str):
+        return deeper  # a sentence of the spool's, for an operator
+    text = str(cause) if isinstance(cause, _IN_WORDS) else ": ".join(filter(None, (type(cause).__name__, str(cause))))
     return text if deeper is None else f"{text} ({explain(deeper)})"
 
 

@@ -65,6 +65,9 @@ class Files:
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
 
+    def is_directory(self, path: str) -> bool:
+        return os.path.isdir(path)
+
     def is_at(self, fd: int, path: str) -> bool:
         """Whether the open file is still the one that has this name."""
         try:

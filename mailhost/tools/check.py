@@ -9,6 +9,8 @@ from twisted.internet.task import Clock
 from mailhost.service.assemble import Assembly
 from mailhost.service.certificates import CertificateError
 from mailhost.service.config import Config, ConfigError, located
+from mailhost.spool.files import Files
+from mailhost.spool.log.layout import Layout
 from mailhost.tools.accounts import configuration
 from mailhost.tools.main import Failed
 from mailhost.tools.owner import owner_of
@@ -24,9 +26,20 @@ def check(path: str) -> int:
         Assembly(reactor=Clock()).host(config)
     except (ConfigError, CertificateError) as error:
         raise Failed(located(path, error)) from None
+    if why := _spool_obstacle(config):
+        raise Failed(f"{path}: spool: {why}")
     for line in [*_summary(config), *_warnings(config)]:
         print(line)
     return 0
+
+
+def _spool_obstacle(config: Config) -> str | None:
+    if config.spool_directory is None or config.maildir_pattern is not None:
+        return None
+    try:
+        return Layout(Files(), config.spool_directory).obstacle()
+    except PermissionError:  # it is another user's, which is said below
+        return None
 
 
 def _summary(config: Config) -> list[str]:

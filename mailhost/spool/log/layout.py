@@ -66,6 +66,8 @@ class Layout:
 
     def lock_start(self) -> int:
         """Wait until nobody else is starting on this directory, which is made if need be.  Closing the descriptor ends it."""
+        if why := self._no_place():
+            raise unusable(why)
         self._files.make_directory(self.root)
         fd = self._files.open(self.root)
         self._files.lock(fd, wait=True)
@@ -99,19 +101,49 @@ class Layout:
             files.make_directory(directory)
         files.sync_directory(self.root)
 
+    def obstacle(self) -> str | None:
+        """What ends a start here, as one line for the operator; None when nothing does that can be seen.  Nothing is changed."""
+        if why := self._no_place():
+            return why
+        return self._foreign() if self._files.exists(self.root) else None
+
+    def _no_place(self) -> str | None:
+        files, parent = self._files, os.path.dirname(self.root)
+        if "\0" in self.root:
+            return f"{self.root!r} is no path: it has a NUL in it"
+        if not files.exists(self.root):
+            return (
+                None if files.is_directory(parent) else f"{self.root} cannot be made: make the directory {parent} first"
+            )
+        return None if files.is_directory(self.root) else f"{self.root} is no directory: move it away, or name another"
+
+    def _foreign(self) -> str | None:
+        """Why this directory is none of ours, if so."""
+        found = self._version_found()
+        if found:
+            return (
+                None if found == _VERSION else f"{self._version} says {found!r}: this program knows {_VERSION!r} only"
+            )
+        others = [name for name in self._files.names(self.root) if not _HARMLESS(name)]
+        if found is None and others:
+            return f"{self.root} is no spool: it has no VERSION, but {min(others)!r}; name an empty directory, or a new one"
+        return None
+
+    def _version_found(self) -> bytes | None:
+        """Empty where a crash left it so; None when there is none."""
+        if not self._files.exists(self._version):
+            return None
+        fd = self._files.open(self._version)
+        try:
+            return self._files.read(fd, 100, 0)
+        finally:
+            self._files.close(fd)
+
     def _check_version(self) -> None:
-        files = self._files
-        if files.exists(self._version):
-            fd = files.open(self._version)
-            found = files.read(fd, 100, 0)
-            files.close(fd)
-            if found == _VERSION:
-                return
-            if found:
-                raise unusable(f"{self._version} says {found!r}: this program knows {_VERSION!r} only")
-        elif others := sorted(name for name in files.names(self.root) if not _HARMLESS(name)):
-            raise unusable(f"{self.root} is no spool: it has no VERSION, but {others[0]!r}")
-        self.write_version()
+        if why := self._foreign():
+            raise unusable(why)
+        if not self._version_found():
+            self.write_version()
 
     def write_version(self) -> None:
         """

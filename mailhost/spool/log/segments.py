@@ -104,6 +104,11 @@ class Segment:
         self._files.sync(self._fd)
         self.end = self.synced = end
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its file still has its name: what is appended to one without would be lost.  Asks the disk."""
+        return self._files.is_at(self._fd, self._layout.segment(self.id))
+
     def scan(self, end: int) -> Scan:
         """Its records up to there, read back."""
         return Scan(self._files, self._fd, self.secret, HEADER_OCTETS, end)

@@ -24,7 +24,7 @@ from mailhost.spool.log.compactor import Compactor
 from mailhost.spool.log.contents import Contents
 from mailhost.spool.log.counts import Counts
 from mailhost.spool.log.entries import Entry
-from mailhost.spool.log.index import Index
+from mailhost.spool.log.index import Index, is_busy
 from mailhost.spool.log.indexer import Indexer
 from mailhost.spool.log.large import LargeFile
 from mailhost.spool.log.layout import Layout
@@ -141,7 +141,7 @@ class LogSpool:
         except BaseException as error:
             self._let_go()
             if isinstance(error, OSError | sqlite3.Error):
-                raise SpoolUnavailable(cause=f"{self._layout.root}: {error}") from error
+                raise SpoolUnavailable(cause=f"{self._layout.root}: {_in_words(error)}") from error
             raise
         self._committer.start()
         self._compactor.start()
@@ -352,6 +352,12 @@ class LogSpool:
     def maildrops(self) -> AsyncIterator[str]:
         self._check_running()
         return self._catalogue.names()
+
+
+def _in_words(error: OSError | sqlite3.Error) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    return f"the index: {error}" + ("; another program holds it" if is_busy(error) else "")
 
 
 def _nothing(maildrop: int) -> None:

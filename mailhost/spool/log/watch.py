@@ -1,5 +1,5 @@
 """
-Looks every second whether another process has built the index anew, and changes over to it.
+Looks every second whether another process has built the index anew, and changes over to it; and whether our segment is still there.
 
 Such an index knows nothing of segments that others hold: it awaits them, and until they are in it no maildrop is opened and no name is
 made, in any process.  So everybody who lives has to change over soon, whether or not there is mail for him.  What a process held that
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.python.failure import Failure
 
 from mailhost.events import Observer, Trouble
 from mailhost.refusal import SpoolUnavailable
@@ -76,8 +77,13 @@ class Watch:
 
     def _look(self) -> None:
         self._next = self._reactor.callLater(_LOOK_SECONDS, self._look)
+        self._committer.aside(self._writer.let_go_if_gone).addErrback(self._not_looked)
         if self._has_work and not self._one_at_a_time.locked:
             Deferred.fromCoroutine(self._change_over_quietly())
+
+    def _not_looked(self, failure: Failure) -> None:
+        """The disk does not even say whether a file is there; writing to it will fail too, and be told of."""
+        failure.trap(OSError, SpoolUnavailable)
 
     @property
     def _has_work(self) -> bool:

@@ -119,6 +119,16 @@ class Writer:
         self._positions.append(Position(segment.id, segment.end, sealed=True))
         segment.close()
 
+    def let_go_if_gone(self) -> None:
+        """Give the segment up if somebody has removed its file, and begin another with the next group."""
+        segment = self._segment
+        if segment is None or segment.is_in_place:
+            return
+        self._segment = None
+        segment.close()
+        what = f"segment {segment.id:016x} was removed while it was being written: the mail in it is lost; was the spool deleted?"
+        self._tell(Trouble(what))
+
     def own(self) -> Change:
         """All that is in the segments held here, for an index that knows nothing of them."""
         change = Change(again=True)

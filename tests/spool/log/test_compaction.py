@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event as Signal
 from typing import Any
@@ -21,7 +21,7 @@ from mailhost.spool.files import Files
 from mailhost.spool.log import records
 from mailhost.spool.log.compaction import Gain
 from mailhost.spool.log.entries import Entry
-from mailhost.spool.log.index import Change
+from mailhost.spool.log.index import Change, Outdated
 from mailhost.spool.log.records import HEADER_OCTETS
 from mailhost.spool.log.scan import Found, Scan
 from mailhost.spool.log.segments import find_secret
@@ -545,3 +545,31 @@ class ModelTests(CompactionTestCase):
                 spool = await self.started(directory, **SMALL)
             assert await subjects(spool, name) == expected[name], number
         await spool.stop()
+
+
+class NewIndexTests(CompactionTestCase):
+    async def test_beneath_a_compaction(self) -> None:
+        """What was decided by an index that has been changed for another is given up: the new one may not have known all."""
+        spool = await self.spool_with(9)
+        await delete(spool, [1, 2, 4, 5])
+        before = segments(spool._layout.root)
+        compaction = spool._compactor._compaction
+        copy = compaction._copy
+
+        def copy_and_change(*arguments: Any) -> Iterator[int]:
+            yield from copy(*arguments)
+            compaction._built -= 1
+
+        self.patch(compaction, "_copy", copy_and_change)
+        with pytest.raises(Outdated):
+            await spool.compact()
+        assert segments(spool._layout.root) == before
+
+    async def test_that_awaits_segments(self) -> None:
+        """Nothing is compacted by an index that does not know yet what living processes hold."""
+        spool = await self.spool_with(9)
+        await delete(spool, [1, 2, 4, 5])
+        before = segments(spool._layout.root)
+        spool._index.write(lambda connection: connection.execute("INSERT INTO segments (id, awaited) VALUES (1, 1)"))
+        assert await spool.compact() == Gain(0, 0)
+        assert segments(spool._layout.root) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ from twisted.internet.task import deferLater
 from mailhost.envelope import Copy
 from mailhost.events import Trouble
 from mailhost.refusal import Refusal, SpoolFull, SpoolUnavailable
+from mailhost.spool.files import Files
+from mailhost.spool.log import watch
 from mailhost.spool.log.spool import LogSpool
 from tests.spool.log.disk import FailingDisk
 from tests.spool.log.using import ANN, ENVELOPE, LogSpoolTestCase, content_of, delete, deliver, subjects
@@ -205,6 +208,28 @@ class FailedLargeMessageTests(FailingTestCase):
             await staged.commit()
 
 
+class SpoolRemovedTests(FailingTestCase):
+    async def test_under_a_living_process(self) -> None:
+        """Whoever deletes the spool of a host that runs gets refusals, not a host that writes into files without a name."""
+        self.patch(watch, "_LOOK_SECONDS", 0.05)
+        spool, _ = await self.failing()
+        shutil.rmtree(spool._layout.root)
+        while not [event for event in self.events if isinstance(event, Trouble) and "was removed" in event.what]:
+            await deferLater(reactor, 0.05)
+        assert await self.refused(spool, "one", "two") == [SpoolUnavailable] * 2
+
+    async def test_a_segment(self) -> None:
+        """Whoever deletes the segment that is being written loses what was in it, and nothing that comes after."""
+        self.patch(watch, "_LOOK_SECONDS", 0.05)
+        spool, _ = await self.failing()
+        (name,) = os.listdir(spool._layout.segments)
+        os.unlink(f"{spool._layout.segments}/{name}")
+        while not [event for event in self.events if isinstance(event, Trouble)]:
+            await deferLater(reactor, 0.05)
+        await deliver(spool, "after")
+        assert len(os.listdir(spool._layout.segments)) == 1
+
+
 class FewDescriptorsTests(FailingTestCase):
     async def test_locks(self) -> None:
         """Without file descriptors a maildrop cannot be opened for the moment, and can be later."""
@@ -224,6 +249,27 @@ class FewDescriptorsTests(FailingTestCase):
         await maildrop.content(1)
         maildrop.release()
         assert not [event for event in self.events if isinstance(event, Trouble)]
+
+
+class CleanedUpTests(LogSpoolTestCase):
+    async def test_a_large_message_under_our_hands(self) -> None:
+        """One that a starting process removed, between its making and its locking, is refused: it would have no name."""
+        spool = await self.started(self.new_directory(), files=Cleaner(), large_octets=1000)
+        with pytest.raises(SpoolUnavailable) as refused:
+            await deliver(spool, "large", octets=400_000)
+        assert "cleaned up" in str(refused.value.cause)
+        await deliver(spool, "small")
+        assert await subjects(spool) == ["small"]
+
+
+class Cleaner(Files):
+    """Removes what was made under `staging/` before its maker can lock it."""
+
+    def create(self, path: str) -> int:
+        fd = super().create(path)
+        if "/staging/" in path:
+            os.unlink(path)
+        return fd
 
 
 class BusyIndexTests(FailingTestCase):
@@ -252,6 +298,25 @@ class BusyIndexTests(FailingTestCase):
             assert maildrop.totals.messages == (3 if in_turn else 5)
             maildrop.release()
         assert await self.everywhere(spool) == ["before", "one True", "two True", "one False", "two False"]
+
+    async def test_what_was_acknowledged_while_the_maildrop_was_waited_for(self) -> None:
+        """A message acknowledged while a session waits for the maildrop is in it, also when the index is late."""
+        spool, _ = await self.failing()
+        spool._index._patient.execute("PRAGMA busy_timeout = 10")  # type: ignore[union-attr]
+        first = await spool.open_maildrop(ANN, 0)
+        opening = Deferred.fromCoroutine(spool.open_maildrop(ANN, 10))
+        await deferLater(reactor, 0.05)
+        end = self.writing(spool)
+        await deliver(spool, "meanwhile")
+        assert spool._indexer.behind
+        # Its own release waits for the index; the holder's lock is taken away beneath it, as when its process ends.
+        first._hold.release()  # type: ignore[attr-defined]
+        await deferLater(reactor, 0.2)
+        assert not opening.called
+        end()
+        second = await opening
+        assert second.totals.messages == 2
+        second.release()
 
     async def test_deletion_is_not_seen_again(self) -> None:
         """What a QUIT removed while the index was busy is seen by no later session, of no process."""
