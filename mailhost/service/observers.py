@@ -50,6 +50,8 @@ Fields = dict[str, Any]
 
 # A queue of lines is written at the end of the turn, or sooner when it has grown to this.
 _BATCH_LINES = 512
+# How long a line may wait for others.  Whoever follows a log does not see it.
+_WAIT_SECONDS = 0.05
 
 
 # ------------------------------------------------------------------------------------------------------ what a line says
@@ -245,7 +247,7 @@ def as_json(moment: str, name: str, fields: Fields) -> str:
 
 class LineWriter:
     """
-    Writes lines to a file descriptor, all of a turn at once.
+    Writes lines to a file descriptor, those of a short while at once: a timer and a system call for each would cost more than a line.
 
     A descriptor that cannot take them (a closed pipe, a full disk) loses them: mail goes on without a log.
     """
@@ -263,10 +265,10 @@ class LineWriter:
         self.write(*describe(event))
 
     def write(self, name: str, fields: Fields) -> None:
-        """One line, now or at the turn's end."""
+        """One line, soon."""
         self._lines.append(self._form(self._moment(), name, fields))
         if len(self._lines) == 1:
-            self._reactor.callLater(0, self.flush)
+            self._reactor.callLater(_WAIT_SECONDS, self.flush)
         elif len(self._lines) >= _BATCH_LINES:
             self.flush()
 

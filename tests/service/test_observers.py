@@ -141,8 +141,8 @@ def test_causes_are_told_to_the_end() -> None:
     assert explain("a text") == "a text"
 
 
-def test_lines_of_one_turn_are_written_at_once() -> None:
-    """Nothing is written before the turn's end, and everything then, each line with its time."""
+def test_lines_of_a_short_while_are_written_at_once() -> None:
+    """Nothing is written for each line alone; all of them soon, each with its time."""
     read, write = os.pipe()
     clock = Clock()
     writer = LineWriter(clock, write)
@@ -151,20 +151,20 @@ def test_lines_of_one_turn_are_written_at_once() -> None:
     writer(Notice("two"))
     with pytest.raises(BlockingIOError):
         os.read(read, 1000)
-    clock.advance(0)
+    clock.advance(1)
     lines = os.read(read, 1000).decode().splitlines()
     assert [line.partition(" ")[2] for line in lines] == ["notice what=one", "notice what=two"]
     moment = lines[0].partition(" ")[0]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", moment)
     assert moment[:16] in {time.strftime("%Y-%m-%dT%H:%M", time.gmtime(time.time() - ago)) for ago in (0, 1)}
     writer(Notice("three"))
-    clock.advance(0)
+    clock.advance(1)
     assert b"three" in os.read(read, 1000)
     os.close(read)
     os.close(write)
 
 
-def test_many_lines_do_not_wait_for_the_turn() -> None:
+def test_many_lines_do_not_wait() -> None:
     """Memory for lines is bounded."""
     read, write = os.pipe()
     writer = LineWriter(Clock(), write)
@@ -182,7 +182,7 @@ def test_a_log_that_nobody_takes_stops_no_mail() -> None:
     clock = Clock()
     writer = LineWriter(clock, write)
     writer(Notice("x"))
-    clock.advance(0)
+    clock.advance(1)
     os.close(write)
 
 
@@ -194,7 +194,7 @@ def test_what_twisted_logs_stands_among_ours() -> None:
     log.info("Starting factory {f}", f=1)
     log.warn("odd {thing}", thing="a b")
     log.failure("broken", Failure(ValueError("x")))
-    clock.advance(0)
+    clock.advance(1)
     odd, broken = os.read(read, 65536).decode().splitlines()
     assert odd.endswith('twisted level=warn system=some.module what="odd a b"')
     assert "level=critical" in broken
@@ -221,7 +221,7 @@ def test_what_is_logged_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> No
     assert not reactor.getDelayedCalls()
     ((function, arguments),) = handed_over
     function(*arguments)
-    reactor.advance(0)
+    reactor.advance(1)
     assert os.read(read, 1000).endswith(b"twisted level=warn system=some.module what=odd\n")
     os.close(read)
     os.close(write)
