@@ -7,11 +7,9 @@ What is in the page cache is read in the reactor's turn, by a call that never wa
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable
 from typing import Any
 from zlib import crc32
 
-from twisted.internet.defer import succeed
 from zope.interface import implementer
 
 from mailhost.events import Observer, Trouble
@@ -78,9 +76,9 @@ class Contents:
         if metadata["unique_id"] != unique_id or fields is None:
             raise self.damaged(unique_id, place, "another message is there")
         fields = records.fields_octets(fields)
-        content = octets[start:]
-        if len(content) < record.content_octets:
-            return StreamedContent(self, segment, place, record, metadata, fields, content)
+        if len(octets) - start < record.content_octets:
+            return StreamedContent(self, segment, place, record, metadata, fields, octets[start:])
+        content = memoryview(octets)[start:]
         if crc32(content) != record.content_checksum:
             raise self.damaged(unique_id, place, "content checksum")
         return WholeContent(fields, content, metadata)
@@ -113,15 +111,15 @@ class WholeContent:
 
     __slots__ = ("_octets", "header_octets", "metadata", "octets", "wire_octets")
 
-    def __init__(self, fields: bytes, content: bytes, metadata: dict[str, Any]) -> None:
+    def __init__(self, fields: bytes, content: memoryview, metadata: dict[str, Any]) -> None:
         self._octets = fields + content
         self.metadata = metadata
         self.octets: int = metadata["octets"] + octets_of_fields(fields)
         self.wire_octets = len(self._octets)
         self.header_octets: int = metadata["header_octets"] + len(fields)
 
-    def read(self, offset: int, count: int) -> Awaitable[bytes]:
-        return succeed(self._octets[offset : offset + count])
+    async def read(self, offset: int, count: int) -> bytes:
+        return self._octets[offset : offset + count]
 
 
 @implementer(IContent)

@@ -204,6 +204,8 @@ def _checked(octets: bytes) -> bool:
 
 # -- metadata
 
+# What `json.loads` does beside this, looking for an encoding and for white space, takes as long again; every RETR comes here.
+_decode = json.JSONDecoder().raw_decode
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -213,7 +215,8 @@ def pack_metadata(metadata: Metadata, width: int = 0) -> bytes:
 
 
 def read_metadata(octets: bytes) -> dict[str, Any]:
-    metadata: dict[str, Any] = json.loads(octets)
+    metadata: dict[str, Any]
+    metadata, _ = _decode(octets.decode("ascii"))
     return metadata
 
 
