@@ -210,7 +210,7 @@ class DirectoryTests(LogSpoolTestCase):
             assert directory in cause
             assert "\n" not in cause
             assert os.listdir(directory) == [name]
-        assert "no such" in (await self.refused(self.new_directory() + "/a/b")).lower()
+        assert "make the directory" in await self.refused(self.new_directory() + "/a/b")
 
     async def test_network(self) -> None:
         """A network file system is refused by its name."""
