@@ -28,6 +28,9 @@ from mailhost.spool.log.segments import NoSecret, Segment, find_secret
 
 # Messages in one transaction: few enough that other processes do not wait for long.
 _ROWS_AT_ONCE = 2000
+# Records are found wherever they stand, so what cannot be read at all is the torn first group of a small segment, or a damaged large
+# message, whose only record header was at its start.
+_TORN_OCTETS = 256 * 1024
 _DAMAGED = "the index cannot be read and is built anew from the segments"
 _COPIED_OCTETS = 1024 * 1024
 
@@ -185,7 +188,7 @@ class Recovery:
         try:
             secret = find_secret(files, fd)
         except NoSecret:
-            self._put_away(fd, id)
+            self._put_away(fd, id, was_used=position.position > 0)
             return
         size = files.size(fd)
         end = size if fence is None else min(size, fence)
@@ -233,7 +236,7 @@ class Recovery:
 
     # -- quarantine
 
-    def _put_away(self, fd: int, id: int) -> None:
+    def _put_away(self, fd: int, id: int, *, was_used: bool) -> None:
         """A segment of which nothing can be read."""
         octets = self._files.size(fd)
         if octets == 0:
@@ -241,10 +244,10 @@ class Recovery:
             return
         path = self._layout.quarantined(id, 0, "headless")
         self._files.rename(self._layout.segment(id), path)
-        if octets > HEADER_OCTETS:  # more than a process leaves that ends while it makes one
-            self._tell(
-                Trouble(f"segment {id:016x} has lost its header, nothing in it can be read, and it is now {path}")
-            )
+        what = f"nothing can be read of segment {id:016x}, which had {octets} octets; it is now {path}"
+        # A crash in the making of a segment leaves a file of this kind, since header and first group share one sync; but not one so large.
+        torn = not was_used and octets <= _TORN_OCTETS
+        self._tell(Notice(what) if torn else Trouble(what))
 
     def _cut(self, fd: int, id: int, tail: int, size: int) -> None:
         self._keep(fd, id, tail, size, "torn")

@@ -307,6 +307,9 @@ class SimulatedFiles(Files):
             return False
         return True
 
+    def is_directory(self, path: str) -> bool:
+        return self.exists(path) and self._find(path) in self.disk.now.directories
+
     def is_at(self, fd: int, path: str) -> bool:
         return self.exists(path) and self._find(path) == self._open[fd]
 

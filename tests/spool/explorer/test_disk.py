@@ -52,7 +52,7 @@ class Twins:
         }
 
     def do_something(self) -> None:
-        with_path = ["create", "open", "open_lock", "unlink", "exists"]
+        with_path = ["create", "open", "open_lock", "unlink", "exists", "is_directory"]
         with_file = ["write", "write", "size", "read", "truncate", "sync", "lock", "is_at", "close"]
         method = self._random.choice([*with_path, "rename", "names", *(with_file if self._open else ())])
         if method in with_file:

@@ -237,12 +237,15 @@ class DamageTests(LogSpoolTestCase):
             self.events.clear()
 
     async def test_nothing_to_read(self) -> None:
-        """A segment that was more than begun and of which nothing can be read is told of, also when no index knew it."""
+        """A segment of which nothing can be read is told of, also when no index knew it: as damage, where no crash can have left it."""
         left = self.killed((await self.started(self.new_directory()))._layout.root)
-        write(f"{left}/segments/{7:016x}.seg", b"x" * 65)
+        write(f"{left}/segments/{7:016x}.seg", b"x" * 300_000)
+        write(f"{left}/segments/{8:016x}.seg", b"x" * 5000)
         spool = await self.started(left)
-        assert f"segment {7:016x} has lost its header" in " ".join(self.troubles())
-        assert len(os.listdir(spool._layout.quarantine)) == 1
+        (trouble,) = self.troubles()
+        assert f"segment {7:016x}" in trouble
+        assert f"segment {8:016x}" in " ".join(event.what for event in self.events if isinstance(event, Notice))
+        assert len(os.listdir(spool._layout.quarantine)) == 2
 
     async def test_retrieval(self) -> None:
         """A message that was damaged after it was indexed is refused when it is asked for, and the others are not."""
