@@ -221,6 +221,7 @@ class Host:
             assert_unknown(account.password, self.log())
 
     def log(self) -> str:
+        time.sleep(0.2)  # lines wait a moment for each other before they are written
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def end_of_log(self) -> str:
